@@ -1,0 +1,128 @@
+"""Names for the things that prunescope knows and for the user's own ones ("module:function").
+
+Each registry below is filled by the package that owns its entries: importing `prunescope.pruning` fills `criteria`, and so on.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from prunescope.types import ConfigError
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A registered function: what it needs, where it comes from (`source`: paper and equation) and traits for the contract tests."""
+
+    kind: str
+    name: str
+    function: Callable[..., Any]
+    needs: tuple[str, ...] = ()
+    source: str = ""
+    traits: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def summary(self) -> str:
+        """The first line of the function's docstring."""
+        return (inspect.getdoc(self.function) or "").split("\n")[0]
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Keyword-only parameters that a config may set, with their defaults."""
+        parameters = inspect.signature(self.function).parameters.values()
+        return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+
+class Registry:
+    """The entries of one kind. `registry("name", needs=(...), source="...")` is the decorator that adds one."""
+
+    def __init__(self, kind: str, plural: str) -> None:
+        self.kind, self.plural = kind, plural
+        self._entries: dict[str, Entry] = {}
+
+    def __call__(
+        self, name: str, *, needs: tuple[str, ...] = (), source: str = "", **traits: Any
+    ) -> Callable[[F], F]:
+        def register(function: F) -> F:
+            if name in self._entries:
+                raise ValueError(f"{self.kind} {name!r} is registered twice")
+            self._entries[name] = Entry(self.kind, name, function, needs, source, traits)
+            return function
+
+        return register
+
+    def __iter__(self) -> Iterator[Entry]:
+        return iter(self._entries.values())
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._entries
+
+    def names(self) -> list[str]:
+        return list(self._entries)
+
+    def get(self, name: str) -> Entry:
+        """The entry called `name`, or one made of the user's own function when `name` is "module:function"."""
+        if name in self._entries:
+            return self._entries[name]
+        if ":" in name:
+            return Entry(self.kind, name, load_function(name), traits={"own": True})
+        raise ConfigError(unknown(self.kind, name, self.names(), own=True))
+
+
+def unknown(kind: str, name: str, known: list[str], *, own: bool = False) -> str:
+    """The sentence for a name that is not known: near names first, then all of them."""
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
+    more = ' or "module:function" of your own' if own else ""
+    return f"unknown {kind} {name!r}: {hint}known are {', '.join(known)}{more}"
+
+
+def load_function(path: str) -> Callable[..., Any]:
+    """The object that "module:function" names; the working directory is searched first, as `python -m` does."""
+    module_name, _, attribute = path.partition(":")
+    here = str(Path.cwd())
+    added = here not in sys.path
+    if added:
+        sys.path.insert(0, here)
+    try:
+        found: Any = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"{path!r}: no module named {error.name!r} on the path or in {here}") from error
+    except Exception as error:  # the user's module may raise anything while it is imported
+        raise ConfigError(f"{path!r}: importing {module_name!r} raised {type(error).__name__}: {error}") from error
+    finally:
+        if added:
+            sys.path.remove(here)
+    for part in attribute.split("."):
+        try:
+            found = getattr(found, part)
+        except AttributeError as error:
+            names = [n for n in vars(found) if not n.startswith("_")] if hasattr(found, "__dict__") else []
+            raise ConfigError(unknown(f"function in {module_name!r}", part, names)) from error
+    if not callable(found):
+        raise ConfigError(f"{path!r} is a {type(found).__name__}: expected a function or class")
+    return found  # type: ignore[no-any-return]
+
+
+datasets = Registry("dataset", "datasets")
+models = Registry("model", "models")
+estimators = Registry("estimator", "estimators")
+criteria = Registry("criterion", "criteria")
+granularities = Registry("granularity", "granularities")
+allocations = Registry("allocation", "allocations")
+schedules = Registry("schedule", "schedules")
+measures = Registry("measure", "measures")
+optimizers = Registry("optimizer", "optimizers")
+
+REGISTRIES = {
+    r.plural: r for r in (datasets, models, estimators, criteria, granularities, allocations, schedules, measures, optimizers)
+}
