@@ -1,0 +1,8 @@
+"""Pruning: what is unimportant (criteria), in which pieces (granularity), from where (allocation), when (schedules)."""
+
+from prunescope.pruning import allocation, criteria, granularity, schedules
+from prunescope.pruning.masks import Masks
+from prunescope.pruning.pruner import prune, reached
+from prunescope.pruning.targets import prunable
+
+__all__ = ["Masks", "allocation", "criteria", "granularity", "prunable", "prune", "reached", "schedules"]

@@ -1,0 +1,102 @@
+"""Which tensors of a model can be pruned, and what belongs to each: its output dimension, bias and normalisation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from prunescope.pruning.allocation import fits
+from prunescope.pruning.structure import CONVOLUTIONS, NORMS, Structure, structure
+from prunescope.registry import unknown
+from prunescope.types import ConfigError, PruningError
+
+
+@dataclass(frozen=True)
+class Target:
+    """A prunable weight: its state-dict name, its tensor, the dimension of its output units, and the tensors that go with a unit.
+
+    `kind` is "linear", "convolution" or "other" (recurrent and attention weights, bare parameters: no single dimension holds their units).
+    """
+
+    name: str
+    parameter: nn.Parameter
+    out_dim: int
+    kind: str
+    output: bool
+    companions: tuple[str, ...]
+
+
+def prunable(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Floating weights with at least two dimensions, by state-dict name; normalisations and embeddings are not among them.
+
+    Bare parameters of the user's own modules and the packed projections of attention are; shared tensors appear once.
+    """
+    passed_over = {id(p) for m in model.modules() if isinstance(m, (*NORMS, nn.Embedding)) for p in m.parameters(recurse=False)}
+    found = {n: p for n, p in model.named_parameters() if p.ndim >= 2 and p.is_floating_point() and id(p) not in passed_over}
+    if meta := [n for n, p in found.items() if p.is_meta]:
+        raise PruningError(f"{meta[0]} is on the meta device and has no values: load the weights before pruning")
+    return found
+
+
+def targets(
+    model: nn.Module, *, layers: Sequence[str] | None = None, exclude: Sequence[str] = (), output: bool = False
+) -> list[Target]:
+    """The weights that pruning may touch.
+
+    layers   name patterns of the ones wanted (None: all), exclude: patterns of those left alone; "fc2", "fc2.weight" and "fc*" all work.
+    output   whether the layer that gives the network's output may be pruned too; one that `layers` names literally may always be.
+    """
+    found = prunable(model)
+    if not found:
+        raise PruningError(f"{type(model).__name__} has nothing to prune: no floating weight with two or more dimensions outside norms")
+    for pattern in (*(layers or ()), *exclude):
+        if not any(fits(name, pattern) for name in found):
+            raise ConfigError(unknown("layer", pattern, [n.removesuffix(".weight") for n in found]))
+    shape = structure(model, [owner(n) for n in found])
+    chosen = [
+        _target(model, name, parameter, shape)
+        for name, parameter in found.items()
+        if not any(fits(name, p) for p in exclude)
+        and (layers is None or any(fits(name, p) for p in layers))
+        and (output or owner(name) not in shape.outputs or name in (layers or ()) or owner(name) in (layers or ()))
+    ]
+    if not chosen:
+        raise PruningError(
+            f"nothing is left to prune: all of {', '.join(found)} are excluded, or exempt as the output layer (output=True includes it)"
+        )
+    return chosen
+
+
+def owner(name: str) -> str:
+    """The module that a parameter belongs to: "fc2" for "fc2.weight"."""
+    return name.rpartition(".")[0]
+
+
+def biases(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The biases of the layers that own a prunable weight, by state-dict name."""
+    owners = {owner(name) for name in prunable(model)}
+    return {n: p for n, p in model.named_parameters() if p.ndim == 1 and owner(n) in owners and "bias" in n.rpartition(".")[2]}
+
+
+def _target(model: nn.Module, name: str, parameter: nn.Parameter, shape: Structure) -> Target:
+    place = owner(name)
+    module = model.get_submodule(place)
+    transposed = isinstance(module, nn.modules.conv._ConvTransposeNd) or type(module).__name__ == "Conv1D"  # GPT-2 stores (in, out)
+    out_dim = 1 if transposed else 0
+    units = parameter.shape[out_dim]
+    companions = [f"{place}.bias" if place else "bias"] if isinstance(getattr(module, "bias", None), torch.Tensor) else []
+    if place in shape.norms:
+        norm = shape.norms[place]
+        companions += [f"{norm}.{n}" for n, p in model.get_submodule(norm).named_parameters(recurse=False) if p.shape == (units,)]
+    names = dict(model.named_parameters())
+    fitting = tuple(c for c in companions if c in names and names[c].shape == (units,))
+    return Target(name, parameter, out_dim, _kind(module), place in shape.outputs, fitting)
+
+
+def _kind(module: nn.Module) -> str:
+    if isinstance(module, CONVOLUTIONS) and not (isinstance(module, nn.modules.conv._ConvTransposeNd) and module.groups > 1):
+        return "convolution"
+    return "linear" if isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D" else "other"
