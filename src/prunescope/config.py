@@ -72,7 +72,7 @@ class TrainingConfig(Section):
     epochs: int = Field(10, ge=0)
     batch_size: int | Literal["full"] = 64
     drop_last: bool = False
-    loss: Literal["cross-entropy", "nll", "binary-cross-entropy", "double-softmax"] = "cross-entropy"
+    loss: Literal["cross-entropy", "nll", "binary-cross-entropy"] = "cross-entropy"
     optimizer: str = "sgd"
     lr: float = Field(0.1, gt=0)
     momentum: float = Field(0.0, ge=0, lt=1)
