@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_type_hints
 
 from prunescope.types import ConfigError
 
@@ -40,6 +40,27 @@ class Entry:
         """Keyword-only parameters that a config may set, with their defaults."""
         parameters = inspect.signature(self.function).parameters.values()
         return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+    def arguments(self, context: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+        """Keywords for a call: `context` (set by the caller) and the user's `options`, checked by name and, for our own entries, by type.
+
+        A "module:function" gets only the context that its signature names. ConfigError on an unknown, mistyped or missing option.
+        """
+        parameters = inspect.signature(self.function).parameters
+        named = {n: p for n, p in parameters.items() if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)}
+        known = [n for n in named if n not in context]
+        label = f"{self.kind} {self.name!r}"
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+            for name in options:
+                if name not in known:
+                    raise ConfigError(unknown(f"option of {label}", name, known or ["none: it has no options"]))
+        for name in known:
+            if named[name].default is inspect.Parameter.empty and name not in options:
+                raise ConfigError(f"{label} needs the option {name!r}: set it")
+        if not self.traits.get("own"):
+            check_types(label, self.function, options)
+        given = {n: v for n, v in context.items() if n in named or not self.traits.get("own")}
+        return {**given, **options}
 
 
 class Registry:
@@ -84,6 +105,19 @@ def unknown(kind: str, name: str, known: list[str], *, own: bool = False) -> str
     hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
     more = ' or "module:function" of your own' if own else ""
     return f"unknown {kind} {name!r}: {hint}known are {', '.join(known)}{more}"
+
+
+def check_types(label: str, function: Callable[..., Any], options: Mapping[str, Any]) -> None:
+    """Raise ConfigError for the first option whose value does not fit the function's annotation (no conversion is done)."""
+    from pydantic import TypeAdapter, ValidationError
+
+    hints = get_type_hints(function)
+    for name, value in options.items():
+        try:
+            TypeAdapter(hints.get(name, Any)).validate_python(value, strict=True)
+        except ValidationError as error:
+            hint = inspect.formatannotation(hints[name]).replace("collections.abc.", "").replace("typing.", "")
+            raise ConfigError(f"option {name!r} of {label}: expected {hint}, got {value!r}") from error
 
 
 def load_function(path: str) -> Callable[..., Any]:
