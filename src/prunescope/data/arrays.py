@@ -99,7 +99,7 @@ def _checked_dataset(name: str, dataset: Dataset) -> Dataset:
         split: Split = getattr(dataset, part)
         if len(split) == 0 and part == "validation":
             continue
-        RawData(split.x, split.y, classes=dataset.classes).checked(f"{name} ({part})")
+        RawData(np.asarray(split.x.detach()), np.asarray(split.y), classes=dataset.classes).checked(f"{name} ({part})")
         if split.x.dtype != torch.float32 or split.y.dtype != torch.int64:
             raise DataError(f"{name}: {part} is {split.x.dtype} with labels {split.y.dtype}: expected float32 with int64 labels")
     return dataset

@@ -105,7 +105,7 @@ def _download(url: str, source: Source, folder: Path, progress: bool) -> str | N
     try:
         pooch.retrieve(url, f"sha256:{source.sha256}", source.name, folder, downloader=downloader)
     except requests.HTTPError as error:
-        return f"{host} answered {error.response.status_code}"
+        return f"{host} answered: {str(error).split(' for url')[0]}"
     except requests.RequestException as error:
         return f"no connection to {host} ({type(error).__name__})"
     except ValueError:  # what pooch raises when the checksum differs

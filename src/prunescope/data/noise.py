@@ -20,5 +20,5 @@ def noise(*, directory: Path | None, seed: int, samples: int = 1000, features: i
         raise ConfigError(f"noise: expected samples >= 4 and features >= 1, got samples = {samples} and features = {features}")
     x = numpy_generator(label_seed, "noise", "x").random((samples, features))
     y = numpy_generator(label_seed, "noise", "y").integers(0, 2, samples)
-    note = f"Noise: {samples:,} rows of {features} uniform values with coin-flip labels (seed {label_seed}); inputs say nothing about labels."
+    note = f"Noise: {samples:,} rows of {features} uniform values, coin-flip labels (seed {label_seed}): there is nothing to learn."
     return RawData(x, y, classes=2, notes=(note,))

@@ -38,7 +38,7 @@ def shares(counts: Rows, size: int) -> Rows:
     [3, 1, 1]
     """
     exact = counts * (size / counts.sum())
-    quota = np.floor(exact + 1e-9).astype(np.int64)
+    quota: Rows = np.floor(exact + 1e-9).astype(np.int64)
     remainders = np.round(exact - quota, 9)  # so that equal shares tie and the lower class number wins
     quota[np.argsort(-remainders, kind="stable")[: size - quota.sum()]] += 1
     return quota

@@ -58,12 +58,13 @@ def read_rule(path: Path) -> tuple[Array, Array]:
     shapes = {name: content[name].shape if name in content else None for name in ("F", "y")}
     if shapes != {"F": (4096, 12), "y": (1, 4096)}:
         raise DataError(f"{path}: expected F of shape (4096, 12) and y of shape (1, 4096), got {shapes['F']} and {shapes['y']}")
-    return content["F"].astype(np.float64), content["y"][0]
+    return np.asarray(content["F"], np.float64), np.asarray(content["y"][0])
 
 
 def patterns() -> Array:
     """All 4,096 patterns of 12 bits in counting order, shape (4096, 12), most significant bit first."""
-    return ((np.arange(4096)[:, None] >> np.arange(11, -1, -1)) & 1).astype(np.float64)
+    bits: Array = (np.arange(4096)[:, None] >> np.arange(11, -1, -1)) & 1
+    return bits.astype(np.float64)
 
 
 def vertices() -> Array:
@@ -93,4 +94,4 @@ def spherical_power(bits: Array) -> Array:
 def generated_rule(bits: Array) -> Array:
     """Label of each pattern, shape (n,): 1 where its spherical power exceeds the median over all 4,096 patterns."""
     median = np.median(spherical_power(patterns()))
-    return (spherical_power(bits) > median + 1e-6).astype(np.int64)  # levels lie 0.019 apart: 1e-6 outweighs rounding
+    return np.asarray(spherical_power(bits) > median + 1e-6, np.int64)  # levels lie 0.019 apart: 1e-6 outweighs rounding
