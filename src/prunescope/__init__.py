@@ -1,3 +1,63 @@
-"""prunescope: prune any PyTorch network and see what it does to accuracy, size, speed and the flow of information."""
+"""prunescope: prune any PyTorch network and see what it does to accuracy, size, speed and the flow of information.
+
+The public verbs are imported when they are first used, so that `import prunescope` costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+_HOMES = {
+    "prune": "prunescope.pruning",
+    "Masks": "prunescope.pruning",
+    "InformationPlane": "prunescope.measures.flow",
+    "mutual_information": "prunescope.information",
+    "entropy": "prunescope.information",
+    "measure": "prunescope.measures",
+    "run": "prunescope.experiments.run",
+    "plan": "prunescope.experiments.run",
+    "load": "prunescope.results",
+    "Estimate": "prunescope.types",
+    "Dataset": "prunescope.types",
+    "Split": "prunescope.types",
+    "PrunescopeError": "prunescope.types",
+}
+
+if TYPE_CHECKING:
+    from prunescope.experiments.run import plan, run
+    from prunescope.information import entropy, mutual_information
+    from prunescope.measures import measure
+    from prunescope.measures.flow import InformationPlane
+    from prunescope.pruning import Masks, prune
+    from prunescope.results import load
+    from prunescope.types import Dataset, Estimate, PrunescopeError, Split
+
+__all__ = [
+    "Dataset",
+    "Estimate",
+    "InformationPlane",
+    "Masks",
+    "PrunescopeError",
+    "Split",
+    "__version__",
+    "entropy",
+    "load",
+    "measure",
+    "mutual_information",
+    "plan",
+    "prune",
+    "run",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'prunescope' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

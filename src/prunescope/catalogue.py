@@ -1,0 +1,22 @@
+"""What there is, by kind: presets and the entries of every registry, for `prunescope list` and the documentation."""
+
+from __future__ import annotations
+
+from prunescope import data, information, measures, models, pruning, training
+from prunescope.experiments import presets
+from prunescope.registry import REGISTRIES
+
+FILLED_BY = (data, information, measures, models, pruning, training)  # importing these packages fills the registries
+
+
+def kinds() -> list[str]:
+    """Kinds of things that can be listed."""
+    return ["presets", *REGISTRIES]
+
+
+def rows(kind: str) -> list[tuple[str, str, str]]:
+    """(name, what it is, source) of everything of a kind."""
+    if kind == "presets":
+        found = [(name, presets.preset(name)) for name in presets.names()]
+        return [(name, str(tables.get("question") or tables.get("title", "")), str(tables.get("title", ""))) for name, tables in found]
+    return [(entry.name, entry.summary, entry.source) for entry in REGISTRIES[kind]]

@@ -1,0 +1,199 @@
+"""The command line. Heavy packages are imported inside the commands, so that `--help` answers at once."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from prunescope import __version__
+from prunescope.types import ConfigError, DataError, EstimateError, PrunescopeError
+
+app = typer.Typer(
+    name="prunescope",
+    help="Prune any PyTorch network and see what it does to accuracy, size, speed and the flow of information.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+data_app = typer.Typer(help="Data sets: where they are; `get` fetches one.", invoke_without_command=True)
+app.add_typer(data_app, name="data")
+
+out = Console()
+DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Where data sets lie; before $PRUNESCOPE_DATA and the cache.")]
+Setting = Annotated[list[str] | None, typer.Option("-s", "--set", metavar="KEY=VALUE", help="Set a config key, e.g. -s training.epochs=3.")]
+
+
+def main() -> None:
+    """Run the command line; a mistake is one sentence and exit code 2, a failure one sentence and exit code 1."""
+    try:
+        app()
+    except PrunescopeError as error:
+        print(f"prunescope: {error}", file=sys.stderr)
+        sys.exit(2 if isinstance(error, ConfigError | DataError | EstimateError) else 1)
+    except KeyboardInterrupt:
+        print("prunescope: stopped; finished trials are kept, and the same command goes on from them", file=sys.stderr)
+        sys.exit(130)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _root(version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False) -> None:
+    pass
+
+
+@app.command()
+def run(
+    source: Annotated[str, typer.Argument(metavar="[PRESET|FILE.toml]", help="A preset or a config file.")] = "quickstart",
+    settings: Setting = None,
+    folder: Annotated[Path | None, typer.Option("--out", help="The run folder (default runs/NAME).")] = None,
+    data_dir: DataDir = None,
+    engine: Annotated[str, typer.Option(help="processes or serial.")] = "processes",
+    jobs: Annotated[int | None, typer.Option(help="Worker processes (default: one a core).")] = None,
+    threads: Annotated[int, typer.Option(min=1, help="Threads a worker.")] = 1,
+    device: Annotated[str, typer.Option(help="cpu, cuda or auto.")] = "cpu",
+    fresh: Annotated[bool, typer.Option("--fresh", help="Do finished trials again.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would run.")] = False,
+) -> None:
+    """Run an experiment: all its trials that are not finished yet, then its report."""
+    from prunescope import experiments, report
+    from prunescope.config import parse_override
+
+    overrides = [parse_override(s) for s in settings or []]
+    if dry_run:
+        _show_plan(experiments.plan(source, overrides))
+        return
+    finished = experiments.run(
+        source, overrides=overrides, out=folder, data_dir=data_dir, engine=engine, jobs=jobs, threads=threads, device=device,
+        fresh=fresh, quiet=False,
+    )  # fmt: skip
+    page = report.write_report(finished)
+    report.write_figures(finished)
+    _show_summary(finished)
+    failed = finished.trials[finished.trials["status"] != "finished"]
+    for row in failed.itertuples():
+        what = f"{row.variant}, sparsity {row.sparsity}, seed {row.seed}: {row.reason}"
+        out.print(f"failed: {escape(what)}", highlight=False)
+    out.print(f"\nreport: {page}", highlight=False, soft_wrap=True)
+    if len(failed):
+        raise typer.Exit(1)
+
+
+@app.command(name="report")
+def report_command(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders.")],
+    file: Annotated[Path | None, typer.Option("--out", help="The HTML file (default RUN/report.html).")] = None,
+) -> None:
+    """Write the report of each run folder anew."""
+    from prunescope import report, results
+
+    if file is not None and len(runs) > 1:
+        raise ConfigError(f"--out names one file, and {len(runs)} runs were given: leave it out or give one run")
+    for folder in runs:
+        found = results.load(folder)
+        report.write_figures(found)
+        out.print(f"report: {report.write_report(found, file)}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def export(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
+    format: Annotated[Literal["csv", "parquet", "json"], typer.Option("--format", help="csv, parquet or json.")] = "csv",
+    file: Annotated[Path | None, typer.Option("--out", help="The file (default RUN/records.FORMAT).")] = None,
+) -> None:
+    """Write all records of a run as one file."""
+    from prunescope.results import load
+    from prunescope.results.store import export_records
+
+    found = load(folder)
+    for problem in found.problems:
+        print(f"prunescope: {problem}", file=sys.stderr)
+    print(export_records(found, format, file))
+
+
+@app.command()
+def show(preset: Annotated[str, typer.Argument(help="A preset's name.")]) -> None:
+    """Print a preset's TOML, to be changed and run as a config of one's own."""
+    from prunescope.experiments import presets
+
+    print(presets.text(preset), end="")
+
+
+@app.command(name="list")
+def list_command(
+    kind: Annotated[str | None, typer.Argument(help="presets, datasets, models, criteria, estimators, ... (default: all)")] = None,
+) -> None:
+    """List what there is: presets and everything registered, with sources."""
+    from prunescope import catalogue
+
+    kinds = catalogue.kinds()
+    if kind is not None and kind not in kinds:
+        from prunescope.registry import unknown
+
+        raise ConfigError(unknown("kind of thing", kind, kinds))
+    for one in [kind] if kind else kinds:
+        table = Table(title=one, title_justify="left", show_edge=False, box=None, pad_edge=False)
+        for column in ("name", "what it is", "source"):
+            table.add_column(column, overflow="fold", no_wrap=column == "name")
+        for row in catalogue.rows(one):
+            table.add_row(*map(escape, row))
+        out.print(table, "")
+
+
+@data_app.callback()
+def data(context: typer.Context, data_dir: DataDir = None) -> None:
+    """Say which data sets are found and where."""
+    if context.invoked_subcommand is not None:
+        return
+    from prunescope.data import available
+
+    for found in available(data_dir):
+        size = f" ({found.size / 1e6:.1f} MB)" if found.size else ""
+        place = f"{found.where}{size}" if found.found else f"not found: prunescope data get {found.name}"
+        out.print(f"{found.name:14s} {escape(str(place))}", highlight=False, soft_wrap=True)
+
+
+@data_app.command(name="get")
+def data_get(name: Annotated[str, typer.Argument(help="A data set, e.g. mnist.")], data_dir: DataDir = None) -> None:
+    """Fetch a data set and check it by its checksum."""
+    from prunescope.data import get
+
+    for path in get(name, data_dir):
+        print(path)
+
+
+def _show_plan(planned: Any) -> None:
+    table = Table(title=f"{planned.experiment.name}: {len(planned.trials)} trials", title_justify="left", box=None)
+    for column in ("hash", "trial", "pruned"):
+        table.add_column(column, no_wrap=column == "hash")
+    for trial in planned.trials:
+        prune = trial.config.prune
+        what = "never" if prune.when == "never" else f"{prune.when}: {prune.granularity} by {prune.criterion}, {prune.allocation}"
+        table.add_row(trial.hash, escape(trial.label), what)
+    out.print(table)
+
+
+def _show_summary(finished: Any) -> None:
+    from prunescope.report import summary_rows
+
+    header, rows = summary_rows(finished)
+    table = Table(box=None, title=f"{finished.experiment['name']}: test results", title_justify="left")
+    for i, column in enumerate(header):
+        table.add_column(column, justify="left" if i == 0 else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*map(escape, row))
+    out.print(table)
+
+
+if __name__ == "__main__":
+    main()

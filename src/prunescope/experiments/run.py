@@ -1,0 +1,235 @@
+"""`run`: an experiment from its config to a run folder with records and a report; finished trials are never done again."""
+
+from __future__ import annotations
+
+import functools
+import json
+import platform
+import shlex
+import shutil
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+import torch
+
+from prunescope import config as configs
+from prunescope.config import ExperimentConfig
+from prunescope.experiments import engines, presets
+from prunescope.experiments.progress import Progress
+from prunescope.experiments.sweep import Trial, trials
+from prunescope.experiments.trial import build_model, load_data, run_dense, run_trial
+from prunescope.pruning import Masks
+from prunescope.results import schema
+from prunescope.results.store import Run, TrialFolder, read_json, write_beside, write_json, write_records
+from prunescope.training import save_weights
+from prunescope.training.optim import build as build_optimizer
+from prunescope.types import ConfigError, StoreError
+
+PACKAGES = ("prunescope", "torch", "numpy", "scipy", "scikit-learn", "pandas", "duckdb", "safetensors")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A resolved experiment: its config, its tables as read, and its trials."""
+
+    experiment: ExperimentConfig
+    tables: Mapping[str, Any]
+    trials: tuple[Trial, ...]
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a worker needs for one trial, or for the dense training that several share."""
+
+    trial: Trial
+    folder: Path
+    data_dir: Path | None
+    device: str
+
+    @property
+    def cache(self) -> Path | None:
+        """The folder of the trial's dense training."""
+        name = self.trial.dense_hash
+        return None if name is None else self.folder / "dense" / name
+
+
+def plan(source: str | Path | Mapping[str, Any], overrides: Mapping[str, Any] | Sequence[tuple[str, Any]] = ()) -> Plan:
+    """The trials that a preset's name, a TOML file or tables stand for, with dotted `overrides` laid over them."""
+    tables, name = presets.tables(source)
+    tables = configs.override(tables, overrides)
+    experiment = configs.experiment_config(tables, source=name)
+    return Plan(experiment, tables, tuple(trials(experiment, tables)))
+
+
+def run(
+    source: str | Path | Mapping[str, Any] = "quickstart",
+    *,
+    overrides: Mapping[str, Any] | Sequence[tuple[str, Any]] = (),
+    out: str | Path | None = None,
+    data_dir: str | Path | None = None,
+    engine: str = "processes",
+    jobs: int | None = None,
+    threads: int = 1,
+    device: str = "cpu",
+    fresh: bool = False,
+    quiet: bool = True,
+    finish: Callable[[Run], object] | None = None,
+) -> Run:
+    """Run every trial of an experiment that is not finished yet and return the Run.
+
+    source      a preset's name, a TOML file or a mapping; overrides: {"training.epochs": 3, ...}
+    out         the run folder (default runs/<name>); data_dir: where data sets lie
+    engine      "processes" (one worker a core, or `jobs`) or "serial"; `threads` a worker; device: "cpu", "cuda" or "auto"
+    fresh       forget finished trials of this experiment first
+    finish      called with the Run at the end (the command line writes the report there)
+
+    Raises ConfigError and DataError before anything runs, StoreError when results cannot be written. A trial that fails is a row.
+    """
+    planned = plan(source, overrides)
+    folder = Path(out) if out is not None else Path("runs") / planned.experiment.name
+    directory = Path(data_dir) if data_dir is not None else None
+    where = _device(device)
+    notes = check(planned, directory)
+    if fresh:
+        _forget(folder, planned)
+    command = reproduce(source, overrides, folder, data_dir)
+    write_json(folder / "experiment.json", describe(planned, notes, command))
+    write_beside(folder / "experiment.toml", lambda p: p.write_text(toml_text(planned), encoding="utf-8"))
+    tasks = [Task(t, folder, directory, where) for t in planned.trials]
+    _carry_out(tasks, engines.engine(engine, jobs=jobs, threads=threads), quiet=quiet)
+    finished = Run(folder)
+    if finish is not None:
+        finish(finished)
+    return finished
+
+
+def check(planned: Plan, data_dir: Path | None) -> list[str]:
+    """Load each data set and build each network and optimiser once, so that mistakes show before the sweep; returns the data's notes."""
+    notes: dict[str, None] = {}
+    seen = set()
+    for trial in planned.trials:
+        key = configs.value_hash({s: getattr(trial.config, s).model_dump(mode="json") for s in ("data", "model", "training")})
+        if key in seen:
+            continue
+        seen.add(key)
+        data = load_data(trial.config.data, trial.seed, data_dir)
+        build_optimizer(build_model(trial, data), trial.config.training)
+        notes |= dict.fromkeys(data.notes)
+    return list(notes)
+
+
+def reproduce(source: Any, overrides: Any, folder: Path, data_dir: Any) -> str:
+    """The command that runs the same experiment again."""
+    what = str(folder / "experiment.toml") if isinstance(source, Mapping) else str(source)
+    changes = [] if isinstance(source, Mapping) else [f"{k}={json.dumps(v, ensure_ascii=False)}" for k, v in dict(overrides).items()]
+    words = ["prunescope", "run", what, *(w for c in changes for w in ("-s", c)), *(["--data-dir", str(data_dir)] if data_dir else [])]
+    return shlex.join(words)
+
+
+def toml_text(planned: Plan) -> str:
+    """The experiment's config as TOML that can be run; keys set to null are left out."""
+    return tomli_w.dumps(_without_none(dict(planned.tables)))
+
+
+def _without_none(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _without_none(v) for k, v in value.items() if v is not None}
+    return [_without_none(v) for v in value] if isinstance(value, list) else value
+
+
+def describe(planned: Plan, data_notes: Sequence[str], command: str) -> dict[str, Any]:
+    """What experiment.json holds: the experiment in full, where it ran and with what, and its planned trials."""
+    experiment = planned.experiment
+    return {
+        "schema": schema.VERSION,
+        "name": experiment.name,
+        "title": experiment.title or experiment.name,
+        "question": experiment.question,
+        "notes": experiment.notes,
+        "faults": experiment.faults,
+        "baseline": experiment.baseline,
+        "config": experiment.model_dump(mode="json"),
+        "toml": toml_text(planned),
+        "command": command,
+        "data_notes": list(data_notes),
+        "versions": {name: metadata.version(name) for name in PACKAGES},
+        "machine": f"{platform.machine()}, {engines.cores()} cores, Python {platform.python_version()}",
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "trials": [{"hash": t.hash, **{c: getattr(t, c) for c in ("group", "variant", "sparsity", "seed")}} for t in planned.trials],
+    }
+
+
+def _carry_out(tasks: Sequence[Task], engine: engines.Serial | engines.Processes, *, quiet: bool) -> None:
+    missing = [t for t in tasks if not TrialFolder(t.folder / "trials" / t.trial.hash).finished()]
+    shared: dict[Path, Task] = {}
+    for task in missing:
+        if task.cache is not None and not (task.cache / "records.parquet").exists():
+            shared.setdefault(task.cache, task)
+    with Progress(total=len(tasks), done=len(tasks) - len(missing), extra=len(shared), quiet=quiet) as progress:
+        steps = ((dense_task, list(shared.values()), "training "), (trial_task, missing, ""))
+        for function, todo, prefix in steps:
+            work = functools.partial(function, listener=progress.epochs) if isinstance(engine, engines.Serial) else function
+            for task, result in engine.map(work, todo, label=lambda t, p=prefix: p + t.trial.label, watcher=progress):  # type: ignore[misc]
+                if isinstance(result, StoreError):
+                    raise result
+                if isinstance(result, Exception) and function is trial_task:
+                    fail(task, result)
+                    progress.failed(task.trial.label, engines.reason(result))
+                progress.advance()
+
+
+def dense_task(task: Task, listener: Any = None) -> None:
+    """Carry out the dense training that several trials share."""
+    assert task.cache is not None
+    listeners = [listener] if listener else []
+    run_dense(task.trial, data_dir=task.data_dir, device=task.device, cache=task.cache, listeners=listeners)
+
+
+def trial_task(task: Task, listener: Any = None) -> None:
+    """Carry out one trial and store it; trial.json comes last and says that it is finished."""
+    place = TrialFolder(task.folder / "trials" / task.trial.hash)
+    write_json(place.status_file, _status(task, "running"))
+    began = time.perf_counter()
+    listeners = [listener] if listener else []
+    outcome = run_trial(task.trial, data_dir=task.data_dir, device=task.device, cache=task.cache, listeners=listeners)
+    write_beside(place.weights_file, lambda p: save_weights(outcome.model, p))
+    write_beside(place.masks_file, (outcome.masks or Masks({})).save)
+    write_records(place.records_file, outcome.records)
+    write_json(place.status_file, {**_status(task, "finished"), "seconds": round(time.perf_counter() - began, 3)})
+
+
+def fail(task: Task, error: Exception) -> None:
+    """Store why a trial failed."""
+    place = TrialFolder(task.folder / "trials" / task.trial.hash)
+    trace = "".join(traceback.format_exception(error))
+    write_json(place.status_file, {**_status(task, "failed"), "reason": engines.reason(error), "traceback": trace})
+
+
+def _status(task: Task, status: str) -> dict[str, Any]:
+    return {"status": status, "trial": task.trial.label, "values": task.trial.values}
+
+
+def _forget(folder: Path, planned: Plan) -> None:
+    if not (folder / "experiment.json").exists():
+        return
+    read_json(folder / "experiment.json")  # refuses to touch a folder that is not a run
+    for trial in planned.trials:
+        shutil.rmtree(folder / "trials" / trial.hash, ignore_errors=True)
+        if trial.dense_hash:
+            shutil.rmtree(folder / "dense" / trial.dense_hash, ignore_errors=True)
+
+
+def _device(name: str) -> str:
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cpu" or (name.startswith("cuda") and torch.cuda.is_available()):
+        return name
+    expected = "this torch sees no GPU; use cpu" if name.startswith("cuda") else "expected cpu, cuda or auto"
+    raise ConfigError(f"device {name!r}: {expected}")

@@ -1,0 +1,153 @@
+"""From an experiment to its trials: variants x sparsity levels x seeds x whatever the grid crosses."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from prunescope.config import SECTIONS, ExperimentConfig, TrialConfig, VariantConfig, merge, override, validated, value_hash
+from prunescope.registry import Registry, allocations, criteria, datasets, granularities, models, optimizers, unknown
+from prunescope.types import ConfigError
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One (variant, sparsity level, seed) of an experiment with all its settings; `sparsity` is None where a threshold or table rules."""
+
+    experiment: str
+    variant: str
+    group: str
+    sparsity: float | None
+    seed: int
+    config: TrialConfig
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """What the results depend on: the settings in full, the options of the named data and model among them."""
+        return {
+            "variant": self.variant,
+            "group": self.group,
+            "sparsity": self.sparsity,
+            "seed": self.seed,
+            **self._sections(SECTIONS),
+        }
+
+    @property
+    def hash(self) -> str:
+        """The trial's name in the run folder: a hash of its values."""
+        return value_hash(self.values)
+
+    @property
+    def dense_hash(self) -> str | None:
+        """A hash of what training before pruning depends on; None for trials pruned at initialisation, which share nothing."""
+        if self.config.prune.when == "init":
+            return None
+        return value_hash({"seed": self.seed, **self._sections(("data", "model", "training", "measure"))})
+
+    def _sections(self, names: tuple[str, ...]) -> dict[str, Any]:
+        dumped = {name: getattr(self.config, name).model_dump(mode="json") for name in names}
+        for name in {"data", "model"} & set(names):
+            section = getattr(self.config, name)
+            declared = {k: v for k, v in dumped[name].items() if k in type(section).model_fields}
+            dumped[name] = {**declared, "options": section.options}
+        return dumped
+
+    @property
+    def label(self) -> str:
+        """What a person calls the trial: "tanh, neurons, 80 %, seed 3"."""
+        level = "" if self.sparsity is None else f"{self.sparsity * 100:g} %"
+        return ", ".join(part for part in (self.group, self.variant, level, f"seed {self.seed}") if part)
+
+    def columns(self) -> dict[str, Any]:
+        """The columns of the records that name the trial."""
+        prune = self.config.prune
+        dense = prune.when == "never"
+        return {
+            "experiment": self.experiment,
+            "trial": self.hash,
+            "group": self.group,
+            "variant": self.variant,
+            "criterion": "" if dense else ("threshold" if prune.threshold is not None else prune.criterion),
+            "granularity": "" if dense else prune.granularity,
+            "allocation": "" if dense else ("table" if prune.table is not None else prune.allocation),
+            "sparsity": float("nan") if self.sparsity is None else self.sparsity,
+            "seed": self.seed,
+        }
+
+
+def trials(experiment: ExperimentConfig, tables: Mapping[str, Any]) -> list[Trial]:
+    """All trials of `experiment`, validated; `tables` is the config as read, onto which each variant's changes are laid."""
+    shared = {k: tables[k] for k in SECTIONS if k in tables}
+    variants = experiment.variant or [VariantConfig(name="pruned")]
+    found = [
+        Trial(experiment.name, variant.name, group, level, seed, config)
+        for group, crossed in _groups(experiment.grid)
+        for variant in variants
+        for config in [_config(shared, crossed, variant, group)]
+        for level in _levels(experiment, variant, config)
+        for seed in experiment.seed_list
+    ]
+    by_hash: dict[str, Trial] = {}
+    for trial in found:
+        by_hash.setdefault(trial.hash, trial)
+    return list(by_hash.values())
+
+
+def _groups(grid: Mapping[str, list[Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
+    for key, values in grid.items():
+        if key.partition(".")[0] not in SECTIONS or not values:
+            raise ConfigError(f"grid: {key!r} = {values!r}: expected a dotted key such as \"model.activation\" and a list of values for it")
+    for combination in itertools.product(*grid.values()):
+        yield ", ".join(map(str, combination)), dict(zip(grid, combination, strict=True))
+
+
+def _config(shared: Mapping[str, Any], crossed: Mapping[str, Any], variant: VariantConfig, group: str) -> TrialConfig:
+    tables = merge(override(shared, crossed), variant.changes)
+    where = f"variant {variant.name!r}" + (f" of {group}" if group else "")
+    config = validated(TrialConfig, tables, source=where)
+    check_names(config, where)
+    return config
+
+
+def _levels(experiment: ExperimentConfig, variant: VariantConfig, config: TrialConfig) -> list[float | None]:
+    prune = config.prune
+    if prune.when == "never":
+        return [0.0]
+    if prune.threshold is not None or prune.table is not None:
+        if prune.threshold is not None and prune.table is not None:
+            raise ConfigError(f"variant {variant.name!r}: prune.threshold and prune.table are both set: expected one of them")
+        if prune.when == "iterative":
+            raise ConfigError(f"variant {variant.name!r}: iterative pruning goes by sparsity: leave prune.threshold and prune.table out")
+        return [None]
+    levels = experiment.sparsity if variant.sparsity is None else variant.sparsity
+    if not levels:
+        raise ConfigError(f"variant {variant.name!r}: the list of sparsity levels is empty: give at least one, e.g. sparsity = [0.5]")
+    return list(levels)
+
+
+def check_names(config: TrialConfig, where: str) -> None:
+    """Refuse names and options that no registry knows, before anything runs."""
+    prune = config.prune
+    for registry, name in ((criteria, prune.criterion), (granularities, prune.granularity), (allocations, prune.allocation)):
+        _known(registry, name, where)
+    _known(optimizers, config.training.optimizer, where)
+    for registry, section in ((datasets, config.data), (models, config.model)):
+        _known(registry, section.name, where)
+        entry = registry.get(section.name)
+        if entry.traits.get("own"):
+            continue
+        for option, value in (section.model_extra or {}).items():
+            if isinstance(value, dict) and (option in registry or ":" in option):
+                continue
+            known = [*type(section).model_fields, *entry.options]
+            if option not in known:
+                raise ConfigError(f"{where}: " + unknown(f"key of {registry.kind} {section.name!r}", option, known))
+
+
+def _known(registry: Registry, name: str, where: str) -> None:
+    try:
+        registry.get(name)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from error

@@ -1,0 +1,179 @@
+"""One trial from its settings to its records: data, model, prune when it is due, train, fine-tune, measure.
+
+    at init     prune -> train with masks
+    trained     train (shared by all trials with the same settings and seed) -> prune -> fine-tune
+    iterative   train (shared) -> rounds of prune a little more, fine-tune
+    never       train (shared)
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from torch import nn
+
+from prunescope import data as datasets
+from prunescope import models
+from prunescope.config import DataConfig, PruneConfig
+from prunescope.experiments.recorder import Recorder
+from prunescope.experiments.sweep import Trial
+from prunescope.pruning import Masks, prune
+from prunescope.pruning.schedules import geometric
+from prunescope.results.schema import FACT_COLUMNS, Record, frame
+from prunescope.results.store import read_records, write_beside, write_records
+from prunescope.training import load_weights, save_weights, train
+from prunescope.types import Dataset, Split, StoreError
+
+
+@dataclass
+class Outcome:
+    """What a trial leaves: its records, the network as it ended, and its masks (None for a dense one)."""
+
+    records: pd.DataFrame
+    model: nn.Module
+    masks: Masks | None
+
+
+class Execution:
+    """A trial at work: everything that its phases share."""
+
+    def __init__(self, trial: Trial, *, data_dir: Path | None, device: str, listeners: Sequence[Any]) -> None:
+        self.trial, self.config, self.listeners = trial, trial.config, list(listeners)
+        self.data = on_device(load_data(trial.config.data, trial.seed, data_dir), device)
+        self.model = build_model(trial, self.data).to(device)
+        self.recorder = Recorder(self.model, self.data, self.config.measure, loss=self.config.training.loss, seed=trial.seed)
+
+    def train(self, masks: Masks | None = None) -> None:
+        """The training phase."""
+        self.recorder.begin("train")
+        settings = self.config.training
+        train(
+            self.model, self.data.train, settings, seed=self.trial.seed, masks=masks, listeners=[self.recorder, *self.listeners]
+        )
+
+    def finetune(self, masks: Masks, round_number: int = 0) -> None:
+        """A fine-tuning phase; with hold_masks = false the pruned weights are free to grow back."""
+        own = self.config.finetune
+        if own.epochs == 0:
+            return
+        self.recorder.begin("finetune", round_number * own.epochs)
+        train(
+            self.model,
+            self.data.train,
+            own.as_training(self.config.training),
+            seed=self.trial.seed,
+            phase=f"finetune {round_number}" if round_number else "finetune",
+            masks=masks if own.hold_masks else None,
+            listeners=[self.recorder, *self.listeners],
+        )
+        self.recorder.state_after("finetune", masks if own.hold_masks else None, epoch=(round_number + 1) * own.epochs)
+
+    def prune(self, sparsity: float | None, masks: Masks | None = None, *, epoch: float = 0) -> Masks:
+        """Prune now and record the state right after."""
+        new = prune(self.model, masks=masks, seed=self.trial.seed, **prune_options(self.config.prune, sparsity))
+        self.recorder.state_after("pruned", new, epoch=epoch)
+        return new
+
+    def dense(self, cache: Path | None) -> None:
+        """The training before pruning: taken from `cache` where another trial left it, else done and left there."""
+        if cache is not None and self._restored(cache):
+            return
+        self.train()
+        if self.config.prune.when != "never" or cache is not None:
+            self.recorder.state_after("train", None, epoch=self.config.training.epochs)
+        if cache is not None:
+            write_beside(cache / "weights.safetensors", lambda p: save_weights(self.model, p))
+            write_records(cache / "records.parquet", frame(self.recorder.records, self.trial.columns()))
+
+    def _restored(self, cache: Path) -> bool:
+        weights, records = cache / "weights.safetensors", cache / "records.parquet"
+        if not (weights.exists() and records.exists()):
+            return False
+        try:
+            facts = read_records(records)[list(FACT_COLUMNS)]
+            load_weights(self.model, weights)
+        except StoreError:
+            return False  # a damaged cache is no loss: the training is done again and replaces it
+        facts = facts.astype(object).where(facts.notna(), None)
+        self.recorder.records = [Record(*row) for row in facts.itertuples(index=False, name=None)]
+        return True
+
+
+def run_trial(
+    trial: Trial, *, data_dir: Path | None = None, device: str = "cpu", cache: Path | None = None, listeners: Sequence[Any] = ()
+) -> Outcome:
+    """Run one trial; the result depends on its settings and seed alone. `cache` is the folder of its shared dense training."""
+    work = Execution(trial, data_dir=data_dir, device=device, listeners=listeners)
+    settings, masks = trial.config.prune, None
+    if settings.when == "init":
+        work.recorder.state_after("train", None)
+        masks = work.prune(trial.sparsity)
+        work.train(masks)
+    else:
+        work.dense(cache)
+        if settings.when == "trained":
+            masks = work.prune(trial.sparsity)
+            work.finetune(masks)
+        elif settings.when == "iterative":
+            masks = _iterative(work, settings)
+    held = masks if settings.when == "init" or trial.config.finetune.hold_masks else None
+    work.recorder.final(held)
+    return Outcome(frame(work.recorder.records, trial.columns()), work.model, masks)
+
+
+def run_dense(trial: Trial, *, data_dir: Path | None, device: str, cache: Path, listeners: Sequence[Any] = ()) -> None:
+    """Only the shared training before pruning, into `cache`."""
+    Execution(trial, data_dir=data_dir, device=device, listeners=listeners).dense(cache)
+
+
+def _iterative(work: Execution, settings: PruneConfig) -> Masks | None:
+    masks: Masks | None = None
+    target = work.trial.sparsity
+    assert target is not None, "sweep gives levels to iterative variants"
+    for number in range(settings.rounds):
+        level = geometric((number + 1) / settings.rounds, target)
+        masks = work.prune(level, masks, epoch=number * work.config.finetune.epochs)
+        work.finetune(masks, number)
+    return masks
+
+
+def prune_options(settings: PruneConfig, sparsity: float | None) -> dict[str, Any]:
+    """The keyword arguments of `prune` that the config's section stands for."""
+    options = settings.model_dump(exclude={"when", "rounds"})
+    return {**options, "sparsity": sparsity}
+
+
+def build_model(trial: Trial, data: Dataset) -> nn.Module:
+    """The trial's network, freshly initialised from its seed."""
+    section = trial.config.model
+    shape = tuple(data.train.x.shape[1:])
+    return models.build(section.name, input_shape=shape, classes=data.classes, seed=trial.seed, options=section.options)
+
+
+def load_data(section: DataConfig, seed: int, data_dir: Path | None) -> Dataset:
+    """The trial's data; loaded once a process for all trials that share them."""
+    values = section.model_dump(mode="json")
+    own = {k: values[k] for k in type(section).model_fields if k not in ("name", "split", "split_seed")}
+    split_seed = section.split_seed if section.split == "shared" else seed
+    key = json.dumps({"name": section.name, "options": section.options, "split_seed": split_seed, **own}, sort_keys=True)
+    return _loaded(key, data_dir)
+
+
+@functools.lru_cache(maxsize=4)
+def _loaded(key: str, data_dir: Path | None) -> Dataset:
+    settings = json.loads(key)
+    return datasets.load(settings.pop("name"), directory=data_dir, **settings)
+
+
+def on_device(data: Dataset, device: str) -> Dataset:
+    """The same data on `device`."""
+    if device == "cpu":
+        return data
+    train, validation, test = (Split(s.x.to(device), s.y.to(device)) for s in (data.train, data.validation, data.test))
+    return replace(data, train=train, validation=validation, test=test)

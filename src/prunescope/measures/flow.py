@@ -1,0 +1,106 @@
+"""Flow: the information plane of a network as it stands, layer by layer, in anybody's training loop."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib.figure
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from prunescope.information.plane import PlanePoint, plane_points
+from prunescope.measures.capture import OUTPUT, capture, natural_range
+from prunescope.measures.quality import probabilities
+from prunescope.types import DataError
+
+Spec = str | Mapping[str, Any]
+
+
+class InformationPlane:
+    """I(X;T) and I(T;Y) of a network's layers, in bits, at every epoch that `record` is called for.
+
+    model       any module; x (n, ...) the samples that it is shown, y (n,) their labels
+    layers      module names (default: every activation and the output)
+    estimators  names or {"name": ..., parameters}; see `prunescope list estimators`
+    input       what I(X;T) compares with: "identity" (X itself: I(X;T) = H(T) for a deterministic network at the stated resolution),
+                "binned" (X cut into `input_bins` bins of `input_range`), "codes" (x holds whole numbers)
+    output      "softmax": the output layer's class probabilities; "raw": what the model returns
+    loss        tells how raw outputs become probabilities: "cross-entropy", "nll" or "binary-cross-entropy"
+
+    Source: Tishby & Zaslavsky 2015; Shwartz-Ziv & Tishby 2017, arXiv:1703.00810.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        x: Any,
+        y: Any,
+        *,
+        layers: Sequence[str] | None = None,
+        estimators: Sequence[Spec] = ("binning",),
+        input: str = "identity",
+        input_bins: int = 30,
+        input_range: tuple[float, float] | None = None,
+        output: str = "softmax",
+        loss: str = "cross-entropy",
+        seed: int = 0,
+    ) -> None:
+        self.model, self.layers, self.output, self.loss = model, layers, output, loss
+        self.x = torch.as_tensor(np.asarray(x) if not isinstance(x, Tensor) else x)
+        self.y = torch.as_tensor(np.asarray(y) if not isinstance(y, Tensor) else y)
+        if len(self.x) != len(self.y):
+            raise DataError(f"{len(self.x)} samples but {len(self.y)} labels: expected as many of each")
+        self.estimators = [{"name": e} if isinstance(e, str) else dict(e) for e in estimators]
+        self._input = {"input": input, "input_bins": input_bins, "input_range": input_range, "seed": seed}
+        self.points: list[tuple[float, PlanePoint]] = []
+
+    def record(self, epoch: float) -> list[PlanePoint]:
+        """Estimate all quantities for the network as it stands now and remember them under `epoch`."""
+        values = capture(self.model, self.x, self.layers)
+        ranges = {name: natural_range(self.model, name) for name in values}
+        if self.output == "softmax" and OUTPUT in values:
+            values[OUTPUT] = probabilities(values[OUTPUT], self.loss)
+            ranges[OUTPUT] = (0.0, 1.0)
+        found = plane_points(values, self.y, x=self.x, estimators=self.estimators, ranges=ranges, **self._input)
+        self.points += [(epoch, point) for point in found]
+        return found
+
+    def to_frame(self) -> pd.DataFrame:
+        """All points so far: epoch, layer, order, quantity, value, unit, n, stderr, ceiling, estimator, flags."""
+        return pd.DataFrame(
+            [
+                {
+                    "epoch": epoch,
+                    "layer": p.layer,
+                    "order": p.order,
+                    "quantity": p.quantity,
+                    **{c: getattr(p.estimate, c) for c in ("value", "unit", "n", "stderr", "ceiling", "estimator")},
+                    "flags": " ".join(p.estimate.flags),
+                }
+                for epoch, p in self.points
+            ]
+        )
+
+    def plot(self, estimator: str | None = None) -> matplotlib.figure.Figure:
+        """The plane: I(T;Y) against I(X;T) in bits, a line through the layers of each epoch, colour = epoch."""
+        if not self.points:
+            raise DataError("the information plane is empty: call record(epoch) at least once before plot()")
+        table = self.to_frame()
+        name = estimator or str(table["estimator"].iloc[0])
+        wide = table[table["estimator"] == name].pivot_table(index=["epoch", "order", "layer"], columns="quantity", values="value")
+        figure = matplotlib.figure.Figure(figsize=(5.5, 4.2), layout="constrained")
+        axes = figure.subplots()
+        epochs = wide.index.get_level_values("epoch").to_numpy()
+        scale = matplotlib.colors.Normalize(epochs.min(), max(epochs.max(), epochs.min() + 1))
+        for epoch in np.unique(epochs):
+            points = wide[epochs == epoch]
+            axes.plot(points["mi_input"], points["mi_label"], color=matplotlib.colormaps["viridis"](scale(epoch)), lw=0.6, alpha=0.6)
+        marks = axes.scatter(wide["mi_input"], wide["mi_label"], c=epochs, cmap="viridis", norm=scale, s=18, zorder=3)
+        figure.colorbar(marks, ax=axes, label="epoch")
+        axes.set_xlabel("I(X;T) [bits]")
+        axes.set_ylabel("I(T;Y) [bits]")
+        axes.set_title(f"information plane, {name}, n = {len(self.x):,}", fontsize=10)
+        return figure

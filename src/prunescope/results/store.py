@@ -1,0 +1,194 @@
+"""The run folder: every file is written beside its place and renamed, so that a reader never meets half of one.
+
+runs/<name>/experiment.json
+            dense/<hash>/    what trials that share their training before pruning share: records, weights
+            trials/<hash>/   trial.json (last, it says "finished"), records.parquet, weights.safetensors, masks.safetensors
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pandas as pd
+
+from prunescope.registry import unknown
+from prunescope.results import schema
+from prunescope.types import ConfigError, StoreError
+
+
+def write_beside(path: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` make a temporary file next to `path`, then rename it into place; nothing is left behind when it fails.
+
+    Raises StoreError with the reason (no space, no permission, ...).
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
+        os.close(handle)
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be written: {error.strerror or error}; give another folder with --out") from error
+    temporary = Path(name)
+    try:
+        write(temporary)
+        temporary.chmod(0o644)
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())
+        temporary.replace(path)
+    except (OSError, duckdb.Error) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error).splitlines()[0]
+        raise StoreError(f"{path}: could not be written ({reason}); finished trials are kept, the same command goes on there") from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write `content` as JSON."""
+    text = json.dumps(content, indent=1, ensure_ascii=False)
+    write_beside(path, lambda p: p.write_text(text, encoding="utf-8"))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in `path`, or a StoreError that says what is wrong with it."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise StoreError(f"{path}: cannot be read as JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise StoreError(f"{path}: expected a JSON object, got {type(content).__name__}")
+    return content
+
+
+def write_records(path: Path, records: pd.DataFrame) -> None:
+    """Write a records frame as Parquet."""
+
+    def write(temporary: Path) -> None:
+        with duckdb.connect() as connection:
+            connection.register("records", records)
+            connection.execute(f"COPY records TO '{_quoted(temporary)}' (FORMAT parquet, COMPRESSION zstd)")
+
+    write_beside(path, write)
+
+
+def read_records(path: Path | list[Path]) -> pd.DataFrame:
+    """The records in one Parquet file or several, checked for their columns."""
+    paths = [path] if isinstance(path, Path) else path
+    if not paths:
+        return schema.empty()
+    names = ", ".join(f"'{_quoted(p)}'" for p in paths)
+    try:
+        with duckdb.connect() as connection:
+            found = connection.execute(f"SELECT * FROM read_parquet([{names}], union_by_name=true)").df()
+    except (duckdb.Error, OSError) as error:
+        place = paths[0] if len(paths) == 1 else f"{paths[0]} or one of {len(paths) - 1} more"
+        raise StoreError(f"{place}: cannot be read as records: {str(error).splitlines()[0]}") from error
+    if missing := [c for c in schema.COLUMNS if c not in found.columns]:
+        raise StoreError(f"{paths[0]}: records without the columns {', '.join(missing)}: written by something else or another version")
+    try:
+        return schema.typed(found[list(schema.COLUMNS)].copy())
+    except (ValueError, TypeError) as error:
+        raise StoreError(f"{paths[0]}: a column of the records has the wrong type: {error}") from error
+
+
+def _quoted(path: Path) -> str:
+    return str(path).replace("'", "''")
+
+
+class TrialFolder:
+    """One trial's folder: what it holds and whether it is finished."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.status_file, self.records_file = folder / "trial.json", folder / "records.parquet"
+        self.weights_file, self.masks_file = folder / "weights.safetensors", folder / "masks.safetensors"
+
+    def status(self) -> dict[str, Any]:
+        """trial.json's content; {"status": "missing"} where there is none, "damaged" with the reason where it cannot be read."""
+        if not self.status_file.exists():
+            return {"status": "missing"}
+        try:
+            return read_json(self.status_file)
+        except StoreError as error:
+            return {"status": "damaged", "reason": str(error)}
+
+    def finished(self) -> bool:
+        """Whether the trial ended well and its records can be read."""
+        if self.status().get("status") != "finished":
+            return False
+        try:
+            read_records(self.records_file)
+        except StoreError:
+            return False
+        return True
+
+
+class Run:
+    """A run folder as it stands: `experiment` (its config and origin), `records`, `trials`, and `problems` found while reading."""
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        if not (self.folder / "experiment.json").is_file():
+            raise StoreError(f"{self.folder}: not a run folder (no experiment.json in it); `prunescope run` makes one")
+        self.experiment = read_json(self.folder / "experiment.json")
+        self.problems: list[str] = []
+        if (version := self.experiment.get("schema")) != schema.VERSION:
+            self.problems.append(f"experiment.json has schema {version!r}, this version reads {schema.VERSION}: figures may be missing")
+        self.trials = self._read_trials()
+        self.records = self._read_records()
+
+    def __repr__(self) -> str:
+        counts = self.trials["status"].value_counts().to_dict() if len(self.trials) else {}
+        return f"Run({str(self.folder)!r}: {', '.join(f'{n} {s}' for s, n in counts.items()) or 'no trials'}, {len(self.records)} records)"
+
+    def _read_trials(self) -> pd.DataFrame:
+        columns = ["hash", "group", "variant", "sparsity", "seed", "status", "reason", "seconds"]
+        rows = []
+        for planned in self.experiment.get("trials", []):
+            status = TrialFolder(self.folder / "trials" / str(planned.get("hash"))).status()
+            if status.get("status") == "damaged":
+                self.problems.append(str(status.get("reason")))
+            rows.append({**{c: planned.get(c) for c in columns}, **{c: status.get(c) for c in ("status", "reason", "seconds")}})
+        return pd.DataFrame(rows, columns=columns)
+
+    def _read_records(self) -> pd.DataFrame:
+        finished = self.trials.loc[self.trials["status"] == "finished", "hash"]
+        paths = [TrialFolder(self.folder / "trials" / h).records_file for h in finished]
+        try:
+            return read_records(paths)
+        except StoreError:
+            parts = []
+            for path in paths:  # one bad file must not hide the good ones
+                try:
+                    parts.append(read_records(path))
+                except StoreError as error:
+                    self.problems.append(str(error))
+                    self.trials.loc[self.trials["hash"] == path.parent.name, ["status", "reason"]] = ["damaged", str(error)]
+            return pd.concat(parts, ignore_index=True) if parts else schema.empty()
+
+
+def load(folder: str | Path) -> Run:
+    """The run in `folder`: its `.records` frame, `.trials` frame, `.experiment` and the `.problems` met while reading."""
+    return Run(folder)
+
+
+def export_records(run: Run, format: str, file: Path | None = None) -> Path:
+    """Write all records of `run` as one csv, parquet or json file (default: records.FORMAT in the run folder); returns its path."""
+    path = file if file is not None else run.folder / f"records.{format}"
+    writers: dict[str, Callable[[Path], object]] = {
+        "csv": lambda p: run.records.to_csv(p, index=False),
+        "json": lambda p: run.records.to_json(p, orient="records", lines=False, double_precision=15),
+    }
+    if format == "parquet":
+        write_records(path, run.records)
+    elif format in writers:
+        write_beside(path, writers[format])
+    else:
+        raise ConfigError(unknown("format", format, [*writers, "parquet"]))
+    return path
