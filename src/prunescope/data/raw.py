@@ -72,7 +72,7 @@ def _samples(name: str, values: Any) -> Array:
         raise DataError(f"{name}: samples have shape {x.shape}: expected (n, features) or (n, channels, height, width), n >= 1")
     if x.dtype.kind == "f":
         _check_finite(name, x)
-        if (largest := float(np.abs(x).max())) > np.finfo(np.float32).max:
+        if (largest := float(np.abs(x).max())) > float(np.finfo(np.float32).max):
             raise DataError(f"{name}: the largest value is {largest:.3g}, too large for float32: rescale the data")
     return x
 

@@ -50,10 +50,11 @@ def tishby(
 def read_rule(path: Path) -> tuple[Array, Array]:
     """The patterns `F`, shape (4096, 12), and labels `y`, shape (4096,), of a MATLAB 5 file. DataError if damaged."""
     from scipy.io import loadmat
+    from scipy.io.matlab import MatReadError
 
     try:
         content: dict[str, Any] = loadmat(path, variable_names=["F", "y"])
-    except (ValueError, TypeError, OSError, NotImplementedError, zlib.error) as error:
+    except (ValueError, TypeError, OSError, NotImplementedError, MatReadError, zlib.error) as error:
         raise DataError(f"{path}: not a readable MATLAB 5 file ({error}): take var_u.mat from the study's code again") from error
     shapes = {name: content[name].shape if name in content else None for name in ("F", "y")}
     if shapes != {"F": (4096, 12), "y": (1, 4096)}:
@@ -71,7 +72,8 @@ def vertices() -> Array:
     """The 12 vertices of the regular icosahedron on the unit sphere, shape (12, 3)."""
     golden = (1 + 5**0.5) / 2
     corners = [np.roll((0.0, a, b * golden), turn) for turn in range(3) for a in (1, -1) for b in (1, -1)]
-    return np.array(corners) / np.hypot(1, golden)
+    unit: Array = np.array(corners) / np.hypot(1, golden)
+    return unit
 
 
 def spherical_power(bits: Array) -> Array:
