@@ -1,0 +1,37 @@
+// What the page holds, in order; parts without records are left out.
+
+function unfinishedTable() {
+  const heads = [GROUPS.length > 1 && { key: "group", label: "Group", text: true }, { key: "variant", label: "Variant", text: true, wide: true }, { key: "sparsity", label: "Sparsity", show: sparsityName },
+    { key: "seed", label: "Seed" }, { key: "status", label: "Status", text: true }, { key: "reason", label: "Reason", text: true, wide: true }].filter(Boolean);
+  return sortable(heads, DATA.unfinished, { label: "Trials without results" });
+}
+function paragraphs(texts) { return texts.map((text) => el("p", { text })); }
+function how() {
+  const A = DATA.about, versions = Object.entries(A.versions || {}).map(([name, version]) => `${name} ${version}`).join(" · ");
+  const nodes = [el("p", { text: `Training time of all finished trials together: ${duration(DATA.seconds)}${A.machine ? ` (${A.machine})` : ""}.${A.created ? ` Made ${A.created}.` : ""}` })];
+  if (A.command) nodes.push(el("p", { class: "lead", text: "This command reproduces it:" }), el("pre", { text: A.command, tabindex: 0 }));
+  if (A.toml) nodes.push(el("details", {}, el("summary", { text: "The whole configuration" }), el("pre", { text: A.toml, tabindex: 0 })));
+  if (versions) nodes.push(el("p", { class: "note", text: versions }));
+  return nodes;
+}
+function boot() {
+  document.body.append(tip);
+  theme();
+  head();
+  section("summary", "Summary", DATA.about.baseline ? `Each row is compared with ${DATA.about.baseline} of the same seed. Square brackets: 95 % intervals over the seeds. Click a heading to sort.`
+    : "Each row is compared with the same variant at sparsity 0. Square brackets: 95 % intervals over the seeds. Click a heading to sort.", () => [summaryTable(), alike()]);
+  if (DATA.unfinished.length) section("failed", "Trials without results", null, () => [unfinishedTable()]);
+  if (P) informationSections();
+  if (POINTS.some((p) => p.metric === "accuracy" && p.moment === "final")) section("runs", "Every run", "One ring a seed, a bar for the mean, a pale band for its 95 % interval.", runsSection);
+  if (POINTS.length && unique(POINTS.map((p) => p.x)).length > 1) section("sparsity", "Against sparsity", null, sparsitySweepSection);
+  if (DATA.epochs) section("training", "Training", null, epochSection);
+  if (DATA.histograms) section("weights", "Weights", null, histogramSection);
+  if (DATA.layers) section("layers", "Sparsity per layer", null, sparsitySection);
+  if (DATA.masks) section("masks", "Masks", null, maskSection);
+  section("caveats", P ? "What these estimates can and cannot say" : "What these numbers can and cannot say", null, () => paragraphs(DATA.caveats), "Caveats");
+  const notes = [...(DATA.about.data_notes || []), ...(DATA.about.notes || [])];
+  if (notes.length) section("notes", "Notes on data and settings", null, () => [el("ul", {}, ...notes.map((text) => el("li", { text })))], "Notes");
+  section("how", "How it was run", null, how);
+  requestAnimationFrame(() => { document.documentElement.dataset.ready = "first"; drawWaiting(); });
+}
+boot();

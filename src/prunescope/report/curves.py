@@ -1,0 +1,114 @@
+"""Accuracy, loss and size as curves: against epochs through all phases, and against the sparsity reached."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from prunescope.report import tables
+from prunescope.report.planes import thin
+from prunescope.results import stats
+
+if TYPE_CHECKING:
+    from prunescope.results.store import Run
+
+Floats = NDArray[np.float64]
+
+CURVE_RESAMPLES = 2000  # bands of hundreds of points: 2,000 resamples move an end by less than the line's width
+PHASES = ("train", "pruned", "finetune")
+QUALITY = ("accuracy", "loss")
+LEVELS = (*QUALITY, "nonzero", "bytes", "latency_ms")
+
+
+@dataclass(frozen=True)
+class EpochCurve:
+    """`metric` (its unit) of one cell on one split: mean over the seeds with its 95 % interval at each moment.
+
+    `x` counts epochs of training from 0; the value right after pruning stands at the last training epoch, fine-tuning goes on from there.
+    """
+
+    cell: int
+    metric: str
+    split: str
+    x: Floats
+    mean: Floats
+    low: Floats
+    high: Floats
+    seeds: int
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """Where the phases lie on the axis of `EpochCurve.x`: the last epoch of training, and whether fine-tuning follows."""
+
+    trained: float
+    finetuned: bool
+    recorded: int
+    shown: int
+
+
+def epoch_curves(run: Run) -> tuple[list[EpochCurve], Timeline]:
+    """Accuracy and loss against epochs on train and validation, one curve a cell, metric and split."""
+    rows = run.records
+    rows = rows[rows["metric"].isin(QUALITY) & rows["phase"].isin(PHASES) & (rows["layer"] == "") & rows["epoch"].notna()]
+    if rows.empty:
+        return [], Timeline(0.0, False, 0, 0)
+    trained = float(rows.loc[rows["phase"] == "train", "epoch"].max())
+    trained = 0.0 if np.isnan(trained) else trained
+    x = np.where(rows["phase"] == "train", rows["epoch"], np.where(rows["phase"] == "pruned", trained, trained + rows["epoch"]))
+    rows = rows.assign(x=x, order=rows["phase"].map({p: i for i, p in enumerate(PHASES)}), cell=tables.cell_numbers(rows, tables.cells(run)))
+    rows = rows[(rows["phase"] != "finetune") | (rows["epoch"] > 0)]  # epoch 0 of fine-tuning is the value right after pruning
+    moments = rows[["order", "x"]].drop_duplicates().sort_values(["order", "x"])
+    parts = rows.groupby(["cell", "metric", "split"], sort=True)
+    kept = moments.iloc[thin(len(moments), 4 * parts.ngroups)]
+    shown = rows.merge(kept, on=["order", "x"])
+    curves = [_curve(key, part) for key, part in shown.groupby(["cell", "metric", "split"], sort=True)]
+    return curves, Timeline(trained, bool((rows["phase"] == "finetune").any()), len(moments), len(kept))
+
+
+def _curve(key: tuple[int, str, str], part: pd.DataFrame) -> EpochCurve:
+    grid = part.pivot_table(index="seed", columns=["order", "x"], values="value", aggfunc="first", dropna=False).dropna(axis=1, how="all")
+    values = grid.to_numpy(float)
+    values = np.where(np.isfinite(values), values, np.nan)
+    low, high = stats.bootstrap_interval(values, resamples=CURVE_RESAMPLES)
+    alive = np.isfinite(values)
+    mean = np.where(alive.any(axis=0), np.nansum(values, axis=0) / np.maximum(1, alive.sum(axis=0)), np.nan)
+    x = grid.columns.get_level_values("x").to_numpy(float)
+    return EpochCurve(int(key[0]), key[1], key[2], x, mean, low, high, len(grid))
+
+
+def sparsity_points(run: Run) -> pd.DataFrame:
+    """Each metric of each cell beside the sparsity reached: cell, metric, moment, x (fraction), mean, low, high, n, values (a list by seed).
+
+    moment "final" is the headline (test split); "pruned" is right after pruning, before any fine-tuning (validation split, else train).
+    """
+    known = tables.cells(run)
+    whole = run.records[run.records["layer"] == ""]
+    reached = stats.select(whole, "sparsity", phase="final").drop_duplicates("trial").set_index("trial")["value"]
+    frames = [_points(whole, metric, "final", split, reached, known) for metric, split in _headline_splits()]
+    pruned = whole[whole["phase"] == "pruned"]
+    if (whole["phase"] == "finetune").any() and len(pruned):
+        split = "test" if "test" in set(pruned["split"]) else "validation" if "validation" in set(pruned["split"]) else "train"
+        frames += [_points(whole, metric, "pruned", split, reached, known) for metric in QUALITY]
+    found = [frame for frame in frames if len(frame)]
+    columns = ["cell", "metric", "moment", "split", "x", "mean", "low", "high", "n", "values"]
+    return pd.concat(found, ignore_index=True)[columns] if found else pd.DataFrame(columns=columns)
+
+
+def _headline_splits() -> list[tuple[str, str]]:
+    return [(metric, "test" if metric in QUALITY else "") for metric in LEVELS]
+
+
+def _points(whole: pd.DataFrame, metric: str, moment: str, split: str, reached: pd.Series, known: pd.DataFrame) -> pd.DataFrame:
+    rows = tables.first_a_trial(stats.select(whole, metric, phase=moment, split=split))
+    rows = rows.assign(cell=tables.cell_numbers(rows, known), x=rows["trial"].map(reached).fillna(rows["sparsity"]))
+    described = []
+    for cell, part in rows.sort_values("seed").groupby("cell"):
+        about = stats.describe(part["value"])
+        values = part["value"].tolist()
+        described.append({"cell": cell, "x": part["x"].mean(), **about, "values": values})
+    return pd.DataFrame(described).assign(metric=metric, moment=moment, split=split)

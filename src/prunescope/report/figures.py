@@ -1,0 +1,2 @@
+def write_figures(run, folder=None, formats=("svg","png")):
+    return []

@@ -1,0 +1,83 @@
+"""The report page: one self-contained HTML file that works offline and executes nothing that came from the run."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import json
+import os
+import tempfile
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from prunescope.report.payload import Payload, payload
+from prunescope.types import StoreError
+
+if TYPE_CHECKING:
+    from prunescope.results.store import Run
+
+SCRIPTS = ("page.js", "axes.js", "plane.js", "charts.js", "layers.js", "tables.js", "sections.js", "levels.js", "boot.js")
+
+
+def write_report(run: Run, out: Path | None = None) -> Path:
+    """The path of the page written: `out`, else report.html in the run's folder. Written beside and renamed, so never half there."""
+    path = Path(out) if out is not None else run.folder / "report.html"
+    text = page(payload(run))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _replace(path, text)
+    except OSError as error:
+        raise StoreError(f"{path}: the report could not be written ({error.strerror or error}); name another file with --out") from error
+    return path
+
+
+def page(data: Payload) -> str:
+    """The HTML text. The policy allows exactly our style and script by their hashes: markup hidden in a name cannot run or load anything."""
+    style, script = asset("page.css"), '"use strict";\n(() => {\n' + "\n".join(asset(name) for name in SCRIPTS) + "\n})();\n"
+    title = str(data["about"].get("title") or data["about"].get("name") or "run")
+    parts = {
+        "policy": f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; base-uri 'none'; form-action 'none'",
+        "title": html.escape(f"{title} · prunescope"),
+        "style": style,
+        "data": embedded(data),
+        "script": script,
+    }
+    pieces = asset("page.html").split("%%")
+    return "".join(parts[piece] if i % 2 else piece for i, piece in enumerate(pieces))
+
+
+def embedded(data: Payload) -> str:
+    """JSON that cannot end its own script element.
+
+    >>> embedded({"a": "</script>"})
+    '{"a":"\\\\u003c/script>"}'
+    """
+    return json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False, default=_plain).replace("<", "\\u003c")
+
+
+def _plain(value: object) -> object:
+    """numpy's scalars as Python's, anything else (a date, a path) as its text."""
+    return value.item() if hasattr(value, "item") else str(value)
+
+
+def asset(name: str) -> str:
+    """The text of one of the page's own files."""
+    return resources.files("prunescope.report").joinpath(name).read_text(encoding="utf-8")
+
+
+def _hash(text: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def _replace(path: Path, text: str) -> None:
+    handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+        os.chmod(beside, 0o644)
+        os.replace(beside, path)
+    except BaseException:
+        Path(beside).unlink(missing_ok=True)
+        raise

@@ -1,0 +1,188 @@
+"""What pruning did, in a few sentences with intervals, computed from the records alone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from prunescope.report import tables
+from prunescope.report.planes import Planes
+from prunescope.results import stats
+
+if TYPE_CHECKING:
+    from prunescope.results.store import Run
+
+NEAR = 0.01  # "as good as the baseline": within one point of accuracy, the whole interval included
+Line = tuple[str, str]
+
+
+def overview(run: Run, table: pd.DataFrame, planes: Planes | None) -> list[Line]:
+    """(topic, sentence) pairs: what was compared, accuracy, size, information, collapsed runs, zeros that came back."""
+    lines = [("Compared", _compared(run, table))]
+    measured = table[table["accuracy"].notna()]
+    for group, part in measured.groupby("group", sort=False):
+        lines += [(f"Accuracy{f' ({group})' if group else ''}", sentence) for sentence in _accuracy(run, part)]
+    lines += [("Size", sentence) for sentence in _size(run, measured)]
+    if planes is not None:
+        lines += [("Information", sentence) for sentence in _information(run, planes)]
+    lines += [("Chance", sentence) for sentence in _chance(table)]
+    lines += [("Zeros", sentence) for sentence in _regrowth(run)]
+    return lines
+
+
+def _compared(run: Run, table: pd.DataFrame) -> str:
+    variants, groups = table["variant"].nunique(), [g for g in table["group"].unique() if g]
+    done, lost = int(table["seeds"].sum()), int(table["failed"].sum())
+    seeds = table["seeds"].dropna()
+    each = counted(int(seeds.max()), "seed") if len(seeds) else "no seed"
+    each = each if seeds.nunique() <= 1 else f"{int(seeds.min())} to {each}"
+    crossed = f" for each of {', '.join(groups)}" if len(groups) > 1 else ""
+    failed = f"; {counted(lost, 'trial')} without results (listed below)" if lost else ""
+    settings = counted(len(table.drop_duplicates(["variant", "sparsity"])), "setting")
+    return f"{counted(variants, 'variant')} at {settings}{crossed}, {each} each: {counted(done, 'finished trial')}{failed}."
+
+
+def counted(n: int, noun: str) -> str:
+    """A count with its noun.
+
+    >>> counted(1, "seed"), counted(1200, "trial")
+    ('1 seed', '1,200 trials')
+    """
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
+
+
+def interval(row: pd.Series, name: str, scale: float = 100.0, digits: int = 1) -> str:
+    """" [low, high]" of a summary column, or nothing where a single seed allows none."""
+    low, high = row[f"{name}_low"] * scale, row[f"{name}_high"] * scale
+    return "" if np.isnan(low) else f" [{low:.{digits}f}, {high:.{digits}f}]".replace("-", "−")
+
+
+def points(row: pd.Series) -> str:
+    """The paired difference of accuracy in points, with its interval."""
+    return f"{100 * row['difference']:+.1f} points".replace("-", "−") + interval(row, "difference")
+
+
+def _accuracy(run: Run, part: pd.DataFrame) -> list[str]:
+    name = tables.baseline(run)
+    whole = part[(part["variant"] == name) if name else (part["sparsity"] == 0)].head(1)
+    sentences = []
+    if len(whole):
+        row = whole.iloc[0]
+        seeds = counted(int(row["seeds"]), "seed") if pd.notna(row["seeds"]) else "the seeds"
+        how = f"mean of {seeds}, 95 % interval" if pd.notna(row["accuracy_low"]) else "one seed, so no interval"
+        sentences.append(f"On the test set {row['label']} reaches {100 * row['accuracy']:.1f} %{interval(row, 'accuracy')} ({how}).")
+    compared = part[part["difference"].notna() & (part["reached"].fillna(part["sparsity"]) > 0)]
+    if len(compared):
+        sentences.append(_cost(compared))
+    return sentences
+
+
+def _cost(compared: pd.DataFrame) -> str:
+    sure = compared[compared["difference_low"].fillna(compared["difference"]) >= -NEAR]
+    worst = compared.loc[compared["difference"].idxmin()]
+    if len(sure):
+        best = sure.loc[sure["reached"].fillna(sure["sparsity"]).idxmax()]
+        sparsity = best["reached"] if pd.notna(best["reached"]) else best["sparsity"]
+        first = f"Within one point of it with most removed: {best['label']}, {tables.percent(round(sparsity, 4))} gone, {points(best)}"
+    else:
+        best = compared.loc[compared["difference"].idxmax()]
+        first = f"No pruned setting is within one point of it for certain; closest is {best['label']} at {points(best)}"
+    if best.name == worst.name:
+        return first + " (paired by seed)."
+    return first + f"; dearest: {worst['label']} at {points(worst)} (paired by seed)."
+
+
+def _size(run: Run, table: pd.DataFrame) -> list[str]:
+    if table["nonzero"].isna().all():
+        return []
+    small, large = table.loc[table["nonzero"].idxmin()], table.loc[table["nonzero"].idxmax()]
+    if small["nonzero"] == large["nonzero"]:
+        return [f"Every setting keeps {large['nonzero']:,.0f} non-zero parameters."]
+    text = f"Non-zero parameters fall from {large['nonzero']:,.0f} to {small['nonzero']:,.0f} ({small['label']})"
+    if small["bytes"] == large["bytes"]:
+        text += f", yet the dense file keeps its {size(large['bytes'])}: zeros that stay in place make nothing smaller or faster"
+    elif pd.notna(small["bytes"]):
+        text += f", the file from {size(large['bytes'])} to {size(small['bytes'])}"
+    return [text + "."]
+
+
+def size(count: float) -> str:
+    """Bytes in a readable decimal unit.
+
+    >>> size(7880), size(2.4e6)
+    ('7.88 kB', '2.4 MB')
+    """
+    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= scale:
+            return f"{count / scale:.3g} {unit}"
+    return f"{count:.0f} bytes"
+
+
+def _information(run: Run, planes: Planes) -> list[str]:
+    """The largest paired change of I(X;T), and of I(T;Y) in the last layer, at the last recorded moment of each trial."""
+    name = tables.baseline(run)
+    if name is None:
+        return []
+    reference = f"than in {name}"
+    sentences = []
+    for symbol, values, layers in (("I(X;T)", planes.x, planes.layers), ("I(T;Y)", planes.y, planes.layers[-1:])):
+        change = _largest_change(last_moment(values[0]), planes, name, layers)
+        if change is not None:
+            label, layer, about = change
+            direction = "higher" if about["mean"] > 0 else "lower"
+            low, high = sorted((abs(about["low"]), abs(about["high"])))
+            crosses = about["low"] < 0 < about["high"]
+            ends = "" if np.isnan(low) else f" [{about['low']:+.2f}, {about['high']:+.2f}]".replace("-", "−")
+            what = f"{abs(about['mean']):.2f} {planes.unit} {direction}"
+            certain = "; the interval holds zero" if crosses else ""
+            sentences.append(f"Largest change of {symbol}{' at the output end' if len(layers) == 1 else ''}: {layer} in {label} ends {what}{ends} {reference}{certain}.")
+    return sentences
+
+
+def last_moment(values: np.ndarray) -> np.ndarray:
+    """The last finite value along the moments, shape (trials, layers): trials that were not fine-tuned end with training."""
+    finite = np.isfinite(values)
+    last = values.shape[-1] - 1 - finite[..., ::-1].argmax(axis=-1)
+    return np.asarray(np.take_along_axis(values, last[..., None], axis=-1)[..., 0])
+
+
+def _largest_change(ends: np.ndarray, planes: Planes, name: str, layers: list[str]) -> tuple[str, str, dict[str, float]] | None:
+    frame = planes.trials.copy()
+    best: tuple[str, str, dict[str, float]] | None = None
+    for layer in layers:
+        values = frame.assign(metric="end", phase="final", split="", layer=layer, value=ends[:, planes.layers.index(layer)])
+        changes = stats.paired_differences(values[np.isfinite(values["value"])], "end", baseline=name)
+        for _, row in changes.iterrows():
+            if best is None or abs(row["mean"]) > abs(best[2]["mean"]):
+                several = ((changes["variant"] == row["variant"]) & (changes["group"] == row["group"])).sum() > 1
+                named = [row["group"], row["variant"], tables.percent(row["sparsity"]) if several else ""]
+                best = (" ".join(str(n) for n in named if n), layer, {k: float(row[k]) for k in ("mean", "low", "high")})
+    return best
+
+
+def _chance(table: pd.DataFrame) -> list[str]:
+    judged = table["judged"].sum()
+    if not judged:
+        return []
+    lost = table[table["collapsed"] > 0]
+    if lost.empty:
+        return [f"None of {int(judged):,} runs ended at chance level."]
+    names = [f"{' '.join(x for x in (r['group'], r['label']) if x)} {int(r['collapsed'])}/{int(r['judged'])}" for _, r in lost.iterrows()]
+    more = f" and {len(names) - 6} more settings" if len(names) > 6 else ""
+    return [f"{int(lost['collapsed'].sum())} of {int(judged):,} runs collapsed to chance: {', '.join(names[:6])}{more}. Means include them."]
+
+
+def _regrowth(run: Run) -> list[str]:
+    rows = stats.select(run.records, "sparsity", layer="")
+    wide = rows[rows["phase"].isin(["pruned", "final"])].pivot_table(index=[*tables.CELL, "trial"], columns="phase", values="value")
+    if not {"pruned", "final"} <= set(wide.columns):
+        return []
+    lost = (wide["pruned"] - wide["final"]).groupby(level="variant").mean()
+    grown = lost[lost > 0.005]
+    if grown.empty:
+        return []
+    mean = wide.groupby(level="variant")[["pruned", "final"]].mean()
+    told = [f"{name} {tables.percent(round(mean.loc[name, 'pruned'], 3))} → {tables.percent(round(mean.loc[name, 'final'], 3))}" for name in grown.index]
+    return [f"Pruned weights came back in later training (the masks were not held): sparsity {'; '.join(told)}."]
