@@ -1,0 +1,7 @@
+"""Mutual information and entropy in bits: one verb over many estimators, and the information plane built from them."""
+
+from prunescope.information import binning, discrete
+from prunescope.information.estimate import conditional_mutual_information, entropy, mutual_information
+from prunescope.information.raw import Raw
+
+__all__ = ["Raw", "binning", "conditional_mutual_information", "discrete", "entropy", "mutual_information"]
