@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -46,8 +47,8 @@ def make_run(folder: Path, made: Made | None = None, **experiment: object) -> Si
     for number, (group, variant, sparsity, init) in enumerate(cells):
         for seed in range(made.seeds):
             key = f"{number:03d}{seed:02d}"
-            common = dict(experiment="fake", trial=key, group=group, variant=variant, sparsity=sparsity, seed=seed)
-            common |= dict(criterion="magnitude", granularity="neuron" if "neuron" in variant else "weight", allocation="uniform")
+            common = {"experiment": "fake", "trial": key, "group": group, "variant": variant, "sparsity": sparsity, "seed": seed}
+            common |= {"criterion": "magnitude", "granularity": "neuron" if "neuron" in variant else "weight", "allocation": "uniform"}
             rows += [common | row for row in trial_rows(made, group, sparsity, init, np.random.default_rng(number * 100 + seed))]
             trials.append({"hash": key, "variant": variant, "group": group, "sparsity": sparsity, "seed": seed})
             trials[-1] |= {"status": "finished", "reason": "", "seconds": 4.0 + 0.1 * seed}
@@ -96,8 +97,9 @@ def quality(phase: str, epoch: float, accuracy: float, rng: np.random.Generator)
     rows = []
     for split, gap in (("train", 0.01), ("validation", -0.01)):
         value = float(np.clip(accuracy + gap + 0.004 * rng.normal(), 0, 1))
-        rows.append({"phase": phase, "epoch": epoch, "split": split, "metric": "accuracy", "value": value, "unit": "fraction", "n": 300})
-        rows.append({"phase": phase, "epoch": epoch, "split": split, "metric": "loss", "value": 2.3 * (1.02 - value), "unit": "nats", "n": 300})
+        common = {"phase": phase, "epoch": epoch, "split": split, "n": 300}
+        rows.append(common | {"metric": "accuracy", "value": value, "unit": "fraction"})
+        rows.append(common | {"metric": "loss", "value": 2.3 * (1.02 - value), "unit": "nats"})
     return rows
 
 
@@ -126,10 +128,11 @@ def last(made: Made, sparsity: float, init: bool, accuracy: float, rng: np.rando
         rows.append({"phase": "final", "split": split, "metric": "accuracy", "value": value, "unit": "fraction", "n": 360})
         rows.append({"phase": "final", "split": split, "metric": "loss", "value": 2.3 * (1.02 - value), "unit": "nats", "n": 360})
     rows.append({"phase": "final", "split": "test", "metric": "chance", "value": 0.1, "unit": "fraction", "n": 360})
-    weights = [np.random.default_rng(0).normal(0, 1 / np.sqrt(a), a * b) + 0.02 * rng.normal(size=a * b) for a, b in zip(WIDTHS, WIDTHS[1:], strict=False)]
+    weights = [np.random.default_rng(0).normal(0, 1 / np.sqrt(a), a * b) + 0.02 * rng.normal(size=a * b) for a, b in pairwise(WIDTHS)]
     total = sum(w.size for w in weights)
     kept = total - sum(round(sparsity * w.size) for w in weights)
-    for metric, value in {"parameters": total + 58, "nonzero": kept + 58, "bytes": 4 * (total + 58), "flops": 2 * total, "latency_ms": 0.021 + 0.001 * rng.random()}.items():
+    sizes = {"parameters": total + 58, "nonzero": kept + 58, "bytes": 4 * (total + 58), "flops": 2 * total}
+    for metric, value in (sizes | {"latency_ms": 0.021 + 0.001 * rng.random()}).items():
         rows.append({"phase": "final", "metric": metric, "value": float(value)})
     for phase in ("train", "final") if init else ("train", "pruned", "finetune", "final"):
         cut = 0.0 if phase == "train" else sparsity
@@ -141,7 +144,8 @@ def last(made: Made, sparsity: float, init: bool, accuracy: float, rng: np.rando
             counts, edges = np.histogram(w, 40, range=(-0.9, 0.9))
             layer, zero = f"layers.{number}.weight", float((w == 0).mean())
             bins = json.dumps({"edges": edges.round(6).tolist(), "counts": counts.tolist()})
-            rows.append({"phase": phase, "epoch": epoch, "metric": "weight_histogram", "layer": layer, "value": zero, "n": w.size, "parameters": bins})
+            common = {"phase": phase, "layer": layer, "value": zero, "n": w.size}
+            rows.append(common | {"epoch": epoch, "metric": "weight_histogram", "parameters": bins})
             if phase != "train":
-                rows.append({"phase": phase, "metric": "sparsity", "layer": layer, "value": zero, "n": w.size})
+                rows.append(common | {"metric": "sparsity"})
     return rows

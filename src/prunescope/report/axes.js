@@ -44,7 +44,7 @@ function spaced(ticks, at, least) { // leave out ticks whose labels would touch
 // The frame: grid, ticks, axis names. `x` and `y` are {scale, label, format}; gives the plot's box and the two pixel functions.
 function chartFrame(width, height, x, y, aria) {
   const labels = y.scale.ticks.map((t) => y.format(t));
-  const box = { left: 16 + 6.6 * Math.max(2, ...labels.map((t) => t.length)), right: 12, top: 12, bottom: 40 };
+  const box = { left: 16 + 6.6 * Math.max(2, ...labels.map((t) => t.length)), right: 20, top: 12, bottom: 40 };
   if (!x.label) box.bottom = 24;
   const w = width - box.left - box.right, h = height - box.top - box.bottom;
   const px = (v) => box.left + x.scale.at(v) * w, py = (v) => box.top + (1 - y.scale.at(v)) * h;

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 DETERMINISTIC = (
     "A trained network is a deterministic function of its input, so I(X;T) is the entropy H(T) of the activations AT THE STATED "
-    "RESOLUTION and nothing else: without bins or noise it would be infinite for continuous inputs, or H(X) for a finite sample. A smaller value says "
-    "that more samples fall into the same cells, which may mean compression, saturation, or simply bins that are too coarse. It is a "
-    "statement about network and estimator together."
+    "RESOLUTION and nothing else: without bins or noise it would be infinite for continuous inputs, or H(X) for a "
+    "finite sample. A smaller value says that more samples fall into the same cells, which may mean compression, saturation, "
+    "or simply bins that are too coarse. It is a statement about network and estimator together."
 )
 CEILINGS = (
     "No estimate from N samples can exceed log2 N, nor H(X); I(T;Y) cannot exceed H(Y). Points within 0.1 bit of their "
@@ -46,8 +46,8 @@ def _estimates(planes: Planes) -> list[str]:
         sentences.append(f"Estimate “{estimate['label']}”: {n} samples{split}{resolution}. {_coarse_input(estimate)}".strip())
     if any("binning" in e["estimator"] for e in planes.estimates):
         sentences.append(
-            "Binned estimates depend on the bins. A fixed range fits bounded activations such as tanh; unbounded ones such as ReLU that leave "
-            "it pile up in the outermost bin and seem to compress. Compare values only at equal bins and equal N."
+            "Binned estimates depend on the bins. A fixed range fits bounded activations such as tanh; unbounded ones such as ReLU "
+            "that leave it pile up in the outermost bin and seem to compress. Compare values only at equal bins and equal N."
         )
     return sentences
 
@@ -88,13 +88,13 @@ def _replicates(table: pd.DataFrame) -> list[str]:
     if most <= 1:
         return ["Every setting was run ONCE: there are no intervals, and a difference between two settings may be the seed's doing."]
     sentences = [
-        "Square brackets and bands are 95 % bootstrap intervals of the mean over seeds (percentile method with the small-sample correction of "
-        "Hesterberg 2015). They speak of new seeds on the same data split, not of new data."
+        "Square brackets and bands are 95 % bootstrap intervals of the mean over seeds (percentile method with the small-sample "
+        "correction of Hesterberg 2015). They speak of new seeds on the same data split, not of new data."
     ]
     if most < 5:
         sentences.append(
-            f"With {most} seeds such an interval cannot lie outside the values seen and covers the truth at most {100 * (1 - 2.0 ** (1 - most)):.0f} % "
-            "of the time, whatever its label says."
+            f"With {most} seeds such an interval cannot lie outside the values seen and covers the truth at most "
+            f"{100 * (1 - 2.0 ** (1 - most)):.0f} % of the time, whatever its label says."
         )
     if (seeds == 1).any():
         sentences.append("Settings with a single finished seed show no interval.")

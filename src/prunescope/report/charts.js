@@ -36,8 +36,8 @@ function drawRule(root, rule, px, py, box) {
     : svg("line", { class: "rule", x1: at, x2: at, y1: box.top, y2: box.top + box.h }));
   if (!rule.label) return;
   const right = !level && at > box.left + 0.8 * box.w;
-  root.append(level ? svg("text", { x: box.left + 4, y: at - 4, text: rule.label })
-    : svg("text", { x: right ? at - 4 : at + 4, y: box.top + box.h - 6, "text-anchor": right ? "end" : "start", text: rule.label }));
+  root.append(level ? svg("text", { class: "halo", x: box.left + 4, y: at - 4, text: rule.label })
+    : svg("text", { class: "halo", x: right ? at - 4 : at + 4, y: box.top + box.h - 6, "text-anchor": right ? "end" : "start", text: rule.label }));
 }
 function drawMarks(root, line, px, py) {
   line.x.forEach((v, i) => {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -60,7 +60,8 @@ def epoch_curves(run: Run) -> tuple[list[EpochCurve], Timeline]:
     trained = float(rows.loc[rows["phase"] == "train", "epoch"].max())
     trained = 0.0 if np.isnan(trained) else trained
     x = np.where(rows["phase"] == "train", rows["epoch"], np.where(rows["phase"] == "pruned", trained, trained + rows["epoch"]))
-    rows = rows.assign(x=x, order=rows["phase"].map({p: i for i, p in enumerate(PHASES)}), cell=tables.cell_numbers(rows, tables.cells(run)))
+    order = rows["phase"].map({p: i for i, p in enumerate(PHASES)})
+    rows = rows.assign(x=x, order=order, cell=tables.cell_numbers(rows, tables.cells(run)))
     rows = rows[(rows["phase"] != "finetune") | (rows["epoch"] > 0)]  # epoch 0 of fine-tuning is the value right after pruning
     moments = rows[["order", "x"]].drop_duplicates().sort_values(["order", "x"])
     parts = rows.groupby(["cell", "metric", "split"], sort=True)
@@ -70,7 +71,7 @@ def epoch_curves(run: Run) -> tuple[list[EpochCurve], Timeline]:
     return curves, Timeline(trained, bool((rows["phase"] == "finetune").any()), len(moments), len(kept))
 
 
-def _curve(key: tuple[int, str, str], part: pd.DataFrame) -> EpochCurve:
+def _curve(key: Any, part: pd.DataFrame) -> EpochCurve:
     grid = part.pivot_table(index="seed", columns=["order", "x"], values="value", aggfunc="first", dropna=False).dropna(axis=1, how="all")
     values = grid.to_numpy(float)
     values = np.where(np.isfinite(values), values, np.nan)
@@ -82,7 +83,7 @@ def _curve(key: tuple[int, str, str], part: pd.DataFrame) -> EpochCurve:
 
 
 def sparsity_points(run: Run) -> pd.DataFrame:
-    """Each metric of each cell beside the sparsity reached: cell, metric, moment, x (fraction), mean, low, high, n, values (a list by seed).
+    """Each metric of each cell beside the sparsity reached: cell, metric, moment, split, x (fraction), mean, low, high, n, values by seed.
 
     moment "final" is the headline (test split); "pruned" is right after pruning, before any fine-tuning (validation split, else train).
     """

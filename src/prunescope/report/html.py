@@ -34,7 +34,7 @@ def write_report(run: Run, out: Path | None = None) -> Path:
 
 
 def page(data: Payload) -> str:
-    """The HTML text. The policy allows exactly our style and script by their hashes: markup hidden in a name cannot run or load anything."""
+    """The HTML text. The policy allows our own style and script by their hashes and nothing else to run or to load."""
     style, script = asset("page.css"), '"use strict";\n(() => {\n' + "\n".join(asset(name) for name in SCRIPTS) + "\n})();\n"
     title = str(data["about"].get("title") or data["about"].get("name") or "run")
     parts = {

@@ -23,7 +23,8 @@ def overview(run: Run, table: pd.DataFrame, planes: Planes | None) -> list[Line]
     lines = [("Compared", _compared(run, table))]
     measured = table[table["accuracy"].notna()]
     for group, part in measured.groupby("group", sort=False):
-        lines += [(f"Accuracy{f' ({group})' if group else ''}", sentence) for sentence in _accuracy(run, part)]
+        topic = f"Accuracy ({group!s})" if group else "Accuracy"
+        lines += [(topic, sentence) for sentence in _accuracy(run, part)]
     lines += [("Size", sentence) for sentence in _size(run, measured)]
     if planes is not None:
         lines += [("Information", sentence) for sentence in _information(run, planes)]
@@ -81,23 +82,28 @@ def _accuracy(run: Run, part: pd.DataFrame) -> list[str]:
 
 def _cost(compared: pd.DataFrame) -> str:
     sure = compared[compared["difference_low"].fillna(compared["difference"]) >= -NEAR]
-    worst = compared.loc[compared["difference"].idxmin()]
+    worst = _row(compared, compared["difference"].argmin())
     if len(sure):
-        best = sure.loc[sure["reached"].fillna(sure["sparsity"]).idxmax()]
+        best = _row(sure, sure["reached"].fillna(sure["sparsity"]).argmax())
         sparsity = best["reached"] if pd.notna(best["reached"]) else best["sparsity"]
         first = f"Within one point of it with most removed: {best['label']}, {tables.percent(round(sparsity, 4))} gone, {points(best)}"
     else:
-        best = compared.loc[compared["difference"].idxmax()]
+        best = _row(compared, compared["difference"].argmax())
         first = f"No pruned setting is within one point of it for certain; closest is {best['label']} at {points(best)}"
     if best.name == worst.name:
         return first + " (paired by seed)."
     return first + f"; dearest: {worst['label']} at {points(worst)} (paired by seed)."
 
 
+def _row(table: pd.DataFrame, number: int | np.integer) -> pd.Series:
+    row: pd.Series = table.iloc[int(number)]
+    return row
+
+
 def _size(run: Run, table: pd.DataFrame) -> list[str]:
     if table["nonzero"].isna().all():
         return []
-    small, large = table.loc[table["nonzero"].idxmin()], table.loc[table["nonzero"].idxmax()]
+    small, large = _row(table, table["nonzero"].argmin()), _row(table, table["nonzero"].argmax())
     if small["nonzero"] == large["nonzero"]:
         return [f"Every setting keeps {large['nonzero']:,.0f} non-zero parameters."]
     text = f"Non-zero parameters fall from {large['nonzero']:,.0f} to {small['nonzero']:,.0f} ({small['label']})"
@@ -131,13 +137,11 @@ def _information(run: Run, planes: Planes) -> list[str]:
         change = _largest_change(last_moment(values[0]), planes, name, layers)
         if change is not None:
             label, layer, about = change
-            direction = "higher" if about["mean"] > 0 else "lower"
-            low, high = sorted((abs(about["low"]), abs(about["high"])))
-            crosses = about["low"] < 0 < about["high"]
-            ends = "" if np.isnan(low) else f" [{about['low']:+.2f}, {about['high']:+.2f}]".replace("-", "−")
-            what = f"{abs(about['mean']):.2f} {planes.unit} {direction}"
-            certain = "; the interval holds zero" if crosses else ""
-            sentences.append(f"Largest change of {symbol}{' at the output end' if len(layers) == 1 else ''}: {layer} in {label} ends {what}{ends} {reference}{certain}.")
+            ends = "" if np.isnan(about["low"]) else f" [{about['low']:+.2f}, {about['high']:+.2f}]".replace("-", "−")
+            what = f"{abs(about['mean']):.2f} {planes.unit} {'higher' if about['mean'] > 0 else 'lower'}"
+            doubt = "; the interval holds zero" if about["low"] < 0 < about["high"] else ""
+            where = f"{symbol}{' of the last layer' if len(layers) == 1 else ''}"
+            sentences.append(f"Largest change of {where}: {layer} in {label} ends {what}{ends} {reference}{doubt}.")
     return sentences
 
 
@@ -169,9 +173,11 @@ def _chance(table: pd.DataFrame) -> list[str]:
     lost = table[table["collapsed"] > 0]
     if lost.empty:
         return [f"None of {int(judged):,} runs ended at chance level."]
-    names = [f"{' '.join(x for x in (r['group'], r['label']) if x)} {int(r['collapsed'])}/{int(r['judged'])}" for _, r in lost.iterrows()]
-    more = f" and {len(names) - 6} more settings" if len(names) > 6 else ""
-    return [f"{int(lost['collapsed'].sum())} of {int(judged):,} runs collapsed to chance: {', '.join(names[:6])}{more}. Means include them."]
+    titles = [" ".join(x for x in pair if x) for pair in zip(lost["group"], lost["label"], strict=True)]
+    counts = [f"{t} {c:.0f}/{j:.0f}" for t, c, j in zip(titles, lost["collapsed"], lost["judged"], strict=True)]
+    more = f" and {len(counts) - 6} more settings" if len(counts) > 6 else ""
+    total = int(lost["collapsed"].sum())
+    return [f"{total} of {int(judged):,} runs collapsed to chance: {', '.join(counts[:6])}{more}. Means include them."]
 
 
 def _regrowth(run: Run) -> list[str]:
@@ -184,5 +190,6 @@ def _regrowth(run: Run) -> list[str]:
     if grown.empty:
         return []
     mean = wide.groupby(level="variant")[["pruned", "final"]].mean()
-    told = [f"{name} {tables.percent(round(mean.loc[name, 'pruned'], 3))} → {tables.percent(round(mean.loc[name, 'final'], 3))}" for name in grown.index]
+    shares = {phase: [tables.percent(round(v, 3)) for v in mean.loc[grown.index, phase]] for phase in ("pruned", "final")}
+    told = [f"{name} {was} → {now}" for name, was, now in zip(grown.index, shares["pruned"], shares["final"], strict=True)]
     return [f"Pruned weights came back in later training (the masks were not held): sparsity {'; '.join(told)}."]

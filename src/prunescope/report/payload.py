@@ -42,7 +42,7 @@ def payload(run: Run) -> Payload:
         "plane": None if found is None else _plane(found, known),
         "epochs": _epochs(run),
         "levels": _levels(run),
-        "histograms": _histograms(run, known),
+        "histograms": histograms(run, known),
         "layers": _layers(run, known),
         "masks": _masks(run, known),
         "seconds": number(tables.seconds(run)),
@@ -67,7 +67,7 @@ def numbers(values: Iterable[float]) -> list[float | int | None]:
 
 
 def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    return [{k: number(v) if isinstance(v, float) else v for k, v in row.items()} for row in frame.to_dict("records")]
+    return [{str(k): number(v) if isinstance(v, float) else v for k, v in row.items()} for row in frame.to_dict("records")]
 
 
 def _cells(run: Run, known: pd.DataFrame) -> Payload:
@@ -149,7 +149,7 @@ def _chance(run: Run) -> float | int | None:
     return number(float(values.median())) if len(values) else None
 
 
-def _histograms(run: Run, known: pd.DataFrame) -> list[Payload] | None:
+def histograms(run: Run, known: pd.DataFrame) -> list[Payload] | None:
     """Weights of the first seed of each cell: zero is the share exactly zero, and these are taken out of the counts."""
     rows = stats.select(run.records, "weight_histogram")
     rows = rows[rows["seed"] == rows.groupby(tables.CELL, dropna=False)["seed"].transform("min")]
@@ -157,16 +157,22 @@ def _histograms(run: Run, known: pd.DataFrame) -> list[Payload] | None:
     rows = rows.assign(cell=tables.cell_numbers(rows, known), moment=_weight_moments(rows))
     rows = rows.drop_duplicates(["cell", "moment", "layer"], keep="last")
     found, spent = [], 0
-    for row in rows.itertuples():
-        details = parameters(str(row.parameters))
-        edges, counts = details.get("edges"), details.get("counts")
+    for row in rows.to_dict("records"):
+        details = parameters(row["parameters"])
+        edges, counts = details.get("edges") or [], details.get("counts") or []
         if not _are_bins(edges, counts) or spent > MOST_HISTOGRAM_NUMBERS:
             continue
         spent += len(counts)
-        outside = _without_zeros(np.asarray(edges, float), np.asarray(counts, float), float(row.value), float(row.n))
-        about = {"cell": row.cell, "seed": row.seed, "moment": row.moment, "layer": row.layer, "zero": number(float(row.value))}
-        found.append(about | {"edges": numbers(edges), "counts": numbers(outside), "n": number(float(row.n))})
-    return found or None
+        outside = _without_zeros(np.asarray(edges, float), np.asarray(counts, float), row["value"], row["n"])
+        about = {"cell": row["cell"], "seed": row["seed"], "moment": row["moment"], "layer": row["layer"], "zero": number(row["value"])}
+        found.append(about | {"edges": numbers(edges), "counts": numbers(outside), "n": number(row["n"])})
+    return [h for h in found if not (h["moment"] == "final" and _repeats(h, found))] or None
+
+
+def _repeats(last: Payload, found: list[Payload]) -> bool:
+    """Whether the final weights are those after fine-tuning, so that one picture serves both."""
+    same = ("cell", "layer", "edges", "counts")
+    return any(h["moment"] == "finetune" and all(h[key] == last[key] for key in same) for h in found)
 
 
 def _weight_moments(rows: pd.DataFrame) -> list[str]:
@@ -176,19 +182,19 @@ def _weight_moments(rows: pd.DataFrame) -> list[str]:
 
 def _are_bins(edges: Any, counts: Any) -> bool:
     lists = isinstance(edges, list) and isinstance(counts, list)
-    return lists and len(edges) == len(counts) + 1 and all(isinstance(v, int | float) for v in edges + counts)
+    return lists and bool(counts) and len(edges) == len(counts) + 1 and all(isinstance(v, int | float) for v in edges + counts)
 
 
 def _without_zeros(edges: np.ndarray, counts: np.ndarray, zero: float, n: float) -> np.ndarray:
-    """The counts without the weights that are exactly zero, which would hide all others; only where the counts hold every weight."""
-    if not (0 < zero <= 1) or counts.sum() < n - 0.5 or not edges[0] <= 0 <= edges[-1]:
+    """The counts without the weights that are exactly zero, which would hide all others; unchanged where the counts do not hold them."""
+    if not (0 < zero <= 1 and n > 0) or not edges[0] <= 0 <= edges[-1]:
         return counts
     near = 1e-6 * (edges[-1] - edges[0])  # an edge at zero is rarely exactly there: of the bins that touch it, zeros fill the fullest
     touching = np.flatnonzero((edges[:-1] <= near) & (edges[1:] >= -near))
     bin_of_zero = touching[counts[touching].argmax()]
     left = counts.copy()
-    left[bin_of_zero] = max(0.0, left[bin_of_zero] - round(zero * n))
-    return left
+    left[bin_of_zero] -= round(zero * n)
+    return left if left[bin_of_zero] >= 0 else counts
 
 
 def _layers(run: Run, known: pd.DataFrame) -> Payload | None:
@@ -208,12 +214,12 @@ def _masks(run: Run, known: pd.DataFrame) -> list[Payload] | None:
     rows = rows[rows["seed"] == rows.groupby(tables.CELL, dropna=False)["seed"].transform("min")]
     rows = rows.assign(cell=tables.cell_numbers(rows, known)).drop_duplicates(["cell", "layer"], keep="last")
     found, spent = [], 0
-    for row in rows.itertuples():
-        details = parameters(str(row.parameters))
-        shape, kept = details.get("shape"), details.get("kept")
+    for row in rows.to_dict("records"):
+        details = parameters(row["parameters"])
+        shape, kept = details.get("shape"), details.get("kept") or ""
         if not _is_picture(shape, kept) or (spent := spent + len(kept)) > MOST_MASK_BYTES:
             continue
-        found.append({"cell": row.cell, "layer": row.layer, "seed": row.seed, "shape": shape, "kept": kept})
+        found.append({"cell": row["cell"], "layer": row["layer"], "seed": row["seed"], "shape": shape, "kept": kept})
     return found or None
 
 

@@ -94,7 +94,7 @@ class PlanePanel {
     const points = data.layers.filter(({ l }) => known(data.x[l][m]) && known(data.y[l][m])).map(({ name, l }, i) => ({ name, l, i, x: px(data.x[l][m]), y: py(data.y[l][m]) }));
     const tint = ramp(MOMENTS.length > 1 ? m / (MOMENTS.length - 1) : 0.5);
     g.strokeStyle = current ? PAINT.ink : tint;
-    g.globalAlpha = current ? 0.9 : 0.28;
+    g.globalAlpha = current ? 0.9 : dark() ? 0.45 : 0.3;
     g.lineWidth = current ? 1.6 : 1;
     g.beginPath();
     points.forEach((p, i) => (i ? g.lineTo(p.x, p.y) : g.moveTo(p.x, p.y)));
@@ -118,7 +118,7 @@ class PlanePanel {
     const taken = points.map((p) => [p.x - 7, p.y - 7, p.x + 7, p.y + 7]);
     for (const p of points) {
       const text = p.name.length > 16 ? `${p.name.slice(0, 15)}…` : p.name, w = g.measureText(text).width;
-      const spots = [[10, 4], [-w - 10, 4], [-w / 2, -11], [-w / 2, 20], [9, -10], [9, 18], [-w - 9, -10], [-w - 9, 18], [-w / 2, -25], [-w / 2, 33]];
+      const spots = [[-w / 2, -11], [-w / 2, 20], [10, 4], [-w - 10, 4], [9, -10], [9, 18], [-w - 9, -10], [-w - 9, 18], [-w / 2, -25], [-w / 2, 33]];
       const fits = ([dx, dy]) => {
         const box = [p.x + dx - 2, p.y + dy - 10, p.x + dx + w + 2, p.y + dy + 3];
         const inside = box[0] > 2 && box[2] < this.width - 2 && box[1] > 0 && box[3] < this.height - 36;

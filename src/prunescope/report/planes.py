@@ -86,7 +86,8 @@ def planes(records: pd.DataFrame) -> Planes | None:
         _moment_numbers(rows, moments),
     )
     values, unit = _in_one_unit(rows)
-    flagged = rows["details"].map(lambda d: "saturated" in (d.get("flags") or ())).to_numpy(bool) & (rows["metric"] == "mi_input").to_numpy()
+    flagged = rows["details"].map(lambda d: "saturated" in (d.get("flags") or ())).to_numpy(bool)
+    flagged = flagged & (rows["metric"] == "mi_input").to_numpy()
     saturated = np.zeros(shape, dtype=bool)
     saturated[tuple(p[flagged] for p in place)] = True
     dense = []
@@ -96,7 +97,8 @@ def planes(records: pd.DataFrame) -> Planes | None:
         array[tuple(p[of] for p in place)] = values[of]
         dense.append(array[..., keep])
     kept = moments.iloc[keep].reset_index(drop=True)
-    return Planes(trials, estimates, layers, kept, len(moments), unit, *dense, saturated[..., keep])
+    x, y, h = dense
+    return Planes(trials, estimates, layers, kept, len(moments), unit, x, y, h, saturated[..., keep])
 
 
 def thin(count: int, each: int) -> NDArray[np.int64]:

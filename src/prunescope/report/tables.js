@@ -60,7 +60,7 @@ function summaryTable() {
     has("nonzero") && { key: "nonzero", label: "Non-zeros", show: grouped },
     has("bytes") && { key: "bytes", label: "Size", show: bytes, title: "bytes of the parameters as they are stored" },
     has("flops") && { key: "flops", label: "FLOPs", show: grouped },
-    has("latency_ms") && { key: "latency_ms", label: "Latency ms", show: short },
+    has("latency_ms") && { key: "latency_ms", label: "Latency ms", show: (v) => (known(v) ? minus(String(Number(v.toPrecision(3)))) : "–") },
     has("collapsed") && { key: "collapsed", label: "Collapsed", show: (v, r) => (known(v) ? `${v} of ${r.judged}` : "–"), title: "trials whose test accuracy is at most one standard deviation above chance" },
     { key: "seeds", label: "Seeds", show: (v, r) => (r.failed ? `${v ?? 0} (+${r.failed} failed)` : `${v ?? 0}`) },
     has("seconds") && { key: "seconds", label: "Time", show: duration, title: "median time of a trial" },

@@ -37,6 +37,16 @@ def cells(run: Run) -> pd.DataFrame:
     return found
 
 
+def one_level(known: pd.DataFrame) -> list[int]:
+    """One cell of each group and variant, for figures without room for all: the level most variants share, or the nearest to it."""
+    several = known.groupby(["group", "variant"])["sparsity"].transform("nunique") > 1
+    shared = known[several & (known["sparsity"] > 0)].groupby("sparsity")["variant"].nunique()
+    level = float(shared[shared == shared.max()].index.max()) if len(shared) else 0.0
+    away = (known["sparsity"].fillna(2.0) - level).abs()
+    nearest = known.assign(away=away).sort_values("away", kind="stable").drop_duplicates(["group", "variant"])
+    return sorted(nearest.index)
+
+
 def percent(fraction: float) -> str:
     """A fraction as per cent, without needless digits.
 
@@ -105,7 +115,8 @@ def _status(run: Run) -> pd.DataFrame:
     trials = run.trials
     done = trials["status"] == "finished"
     counted = trials.assign(seeds=done, failed=~done, seconds=trials["seconds"].where(done))
-    return counted.groupby(CELL, dropna=False).agg(seeds=("seeds", "sum"), failed=("failed", "sum"), seconds=("seconds", "median")).reset_index()
+    grouped = counted.groupby(CELL, dropna=False)
+    return grouped.agg(seeds=("seeds", "sum"), failed=("failed", "sum"), seconds=("seconds", "median")).reset_index()
 
 
 def unfinished(run: Run) -> pd.DataFrame:
