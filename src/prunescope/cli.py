@@ -36,9 +36,6 @@ def main() -> None:
     except PrunescopeError as error:
         print(f"prunescope: {error}", file=sys.stderr)
         sys.exit(2 if isinstance(error, ConfigError | DataError | EstimateError) else 1)
-    except KeyboardInterrupt:
-        print("prunescope: stopped; finished trials are kept, and the same command goes on from them", file=sys.stderr)
-        sys.exit(130)
 
 
 def _version(wanted: bool) -> None:
@@ -73,10 +70,14 @@ def run(
     if dry_run:
         _show_plan(experiments.plan(source, overrides))
         return
-    finished = experiments.run(
-        source, overrides=overrides, out=folder, data_dir=data_dir, engine=engine, jobs=jobs, threads=threads, device=device,
-        fresh=fresh, quiet=False,
-    )  # fmt: skip
+    try:
+        finished = experiments.run(
+            source, overrides=overrides, out=folder, data_dir=data_dir, engine=engine, jobs=jobs, threads=threads, device=device,
+            fresh=fresh, quiet=False,
+        )  # fmt: skip
+    except KeyboardInterrupt:
+        print("prunescope: stopped; finished trials are kept, and the same command goes on from them", file=sys.stderr)
+        raise typer.Exit(130) from None
     page = report.write_report(finished)
     report.write_figures(finished)
     _show_summary(finished)

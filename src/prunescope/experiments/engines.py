@@ -5,12 +5,17 @@ A task that raises gives its error as its result; a worker that dies is replaced
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
+import signal
+import traceback
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from typing import Protocol, TypeVar
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from typing import Any, Protocol, TypeVar
 
 import torch
 
@@ -58,8 +63,30 @@ class Serial:
             watcher.ended(label(task))
 
 
+class WorkerDiedError(PrunescopeError):
+    """A worker process that ended twice at the same task (killed, or out of memory)."""
+
+
+@dataclass
+class _Worker:
+    process: BaseProcess
+    connection: Connection
+
+    @classmethod
+    def start(cls, threads: int) -> _Worker:
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe()
+        process = context.Process(target=_work, args=(theirs, threads), daemon=True)
+        process.start()
+        theirs.close()  # so that the worker's death ends the pipe
+        return cls(process, ours)
+
+
 class Processes:
-    """`jobs` worker processes with `threads` threads each, so that cores are not oversubscribed."""
+    """`jobs` worker processes with `threads` threads each, so that cores are not oversubscribed.
+
+    A pipe for each worker tells exactly whose task was lost when one is killed; the standard pools lose them all.
+    """
 
     def __init__(self, jobs: int, threads: int = 1) -> None:
         self.jobs, self.threads = jobs, threads
@@ -68,43 +95,60 @@ class Processes:
         self, function: Callable[[T], R], tasks: Sequence[T], *, label: Callable[[T], str], watcher: Watcher
     ) -> Iterator[tuple[T, R | Exception]]:
         """`function` of every task, as many at a time as there are workers; the function and tasks are sent to them."""
-        waiting, tried_again = list(tasks), set[int]()
-        while waiting:
-            lost: list[T] = []
-            with ProcessPoolExecutor(
-                min(self.jobs, len(waiting)), multiprocessing.get_context("spawn"), initializer=_prepare, initargs=(self.threads,)
-            ) as pool:
-                for task, result in self._drain(pool, function, waiting, label, watcher):
-                    if isinstance(result, BrokenProcessPool) and id(task) not in tried_again:
-                        lost.append(task)
+        waiting, attempts = deque(range(len(tasks))), Counter[int]()
+        idle = [_Worker.start(self.threads) for _ in range(min(self.jobs, len(tasks)))]
+        busy: dict[Any, tuple[_Worker, int]] = {}
+        try:
+            while waiting or busy:
+                while waiting and idle:
+                    worker, number = idle.pop(), waiting.popleft()
+                    attempts[number] += 1
+                    watcher.started(label(tasks[number]))
+                    with contextlib.suppress(OSError):  # a worker that is gone already shows below, as the end of its pipe
+                        worker.connection.send((function, tasks[number]))
+                    busy[worker.connection] = worker, number
+                for connection in wait(list(busy)):
+                    worker, number = busy.pop(connection)
+                    watcher.ended(label(tasks[number]))
+                    try:
+                        result: Any = worker.connection.recv()
+                    except (EOFError, OSError):
+                        result = _lost(worker)
+                        worker = _Worker.start(self.threads)
+                    idle.append(worker)
+                    if isinstance(result, WorkerDiedError) and attempts[number] == 1:
+                        waiting.appendleft(number)
                     else:
-                        yield task, result
-            tried_again |= {id(task) for task in lost}
-            waiting = lost
-
-    def _drain(
-        self, pool: ProcessPoolExecutor, function: Callable[[T], R], tasks: list[T], label: Callable[[T], str], watcher: Watcher
-    ) -> Iterator[tuple[T, R | Exception]]:
-        queue, running = list(reversed(tasks)), dict[Future[R], T]()
-        while queue or running:
-            while queue and len(running) < self.jobs:
-                task = queue.pop()
-                try:
-                    running[pool.submit(function, task)] = task
-                    watcher.started(label(task))
-                except BrokenProcessPool as broken:
-                    yield task, broken
-            for future in wait(running, return_when=FIRST_COMPLETED).done if running else ():
-                task = running.pop(future)
-                watcher.ended(label(task))
-                error = future.exception()
-                if error is not None and not isinstance(error, Exception):
-                    raise error
-                yield task, error if error is not None else future.result()
+                        yield tasks[number], result
+        finally:
+            for worker in [*idle, *(w for w, _ in busy.values())]:
+                worker.process.kill()
 
 
-def _prepare(threads: int) -> None:
+def _lost(worker: _Worker) -> WorkerDiedError:
+    worker.process.join()
+    return WorkerDiedError(f"the worker process died twice while at it (exit code {worker.process.exitcode}: killed, or out of memory)")
+
+
+def _work(connection: Connection, threads: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle: it ends the workers
     torch.set_num_threads(threads)
+    while True:
+        try:
+            function, task = connection.recv()
+        except (EOFError, OSError):
+            return
+        try:
+            result = function(task)
+        except Exception as error:  # sent to the parent, which decides what it means
+            error.add_note(traceback.format_exc())
+            result = error
+        try:
+            connection.send(result)
+        except OSError:
+            return
+        except Exception as error:  # not every exception of a user's code can be sent
+            connection.send(RuntimeError(f"{type(result).__name__} that could not be sent: {result} ({error})"))
 
 
 def engine(name: str, *, jobs: int | None = None, threads: int = 1) -> Serial | Processes:
@@ -126,7 +170,5 @@ def cores() -> int:
 
 def reason(error: BaseException) -> str:
     """One line for a trial's `reason`: the sentence of our own errors, the kind and message of all others."""
-    if isinstance(error, BrokenProcessPool):
-        return "the worker process died twice while at it (killed, or out of memory)"
     first = (str(error).splitlines() or [""])[0]
     return first if isinstance(error, PrunescopeError) else f"{type(error).__name__}: {first}"
