@@ -1,0 +1,325 @@
+"""Nearest neighbours in a product of spaces, and how many samples lie within a radius in each of them: what knn estimators count.
+
+The distance of two samples is the largest of their distances in each block of columns (x, y, ...); inside a block it is Euclidean or
+maximum. In few dimensions trees answer. Elsewhere all distances are formed tile by tile at reduced precision (float32 matrix products;
+16-bit integers for the maximum norm), and every comparison that this precision cannot settle is made again in float64: the counts are
+those of float64 arithmetic, whatever the tile size or the number of threads.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import reduce
+from typing import Literal, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+from scipy.spatial.distance import cdist
+
+Metric = Literal["max", "euclidean"]
+Rule = Literal["inside", "box", "closed"]
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+
+EDGE = 1e-10  # relative: a sample AT the radius is told from one inside it although both distances are rounded
+TILE = 1_280_000  # pairs in a tile: three tiles stay in a shared cache of 16 MB
+TREE_DIMENSIONS = 4  # beyond it the tiles are faster at N = 10,000
+SPARE = 6  # candidates beyond k that are re-checked in float64
+
+
+@dataclass(frozen=True)
+class Search:
+    """Neighbours of each of n samples: `distances` (n, k, blocks) and `indices` (n, k), nearest first, and `counts` (n, sets).
+
+    A count is the number of OTHER samples within the limit that the rule sets, in the product of one set of blocks. Where a sample has
+    fewer than k others at a finite distance (small classes), the missing distances are infinite.
+    """
+
+    distances: Floats
+    indices: Integers
+    counts: Integers
+
+    @property
+    def radius(self) -> Floats:
+        """Distance (n, k) to each neighbour in the product of all blocks."""
+        return _largest(self.distances)
+
+
+def _largest(distances: Floats) -> Floats:
+    """Largest over the last axis, which is short: a pass for each entry beats a reduction."""
+    return reduce(np.maximum, np.moveaxis(distances, -1, 0))
+
+
+def search(
+    blocks: Sequence[Floats], *, k: int, metric: Metric, counted: Sequence[Sequence[int]] = (), rule: Rule = "inside",
+    labels: Integers | None = None,
+) -> Search:  # fmt: skip
+    """The k nearest neighbours in the product of all `blocks` and the counts in each set of blocks in `counted`.
+
+    rule     "inside": strictly nearer than the k-th neighbour; "closed": the same, but at distance 0 where the k-th neighbour is at
+             0; "box": within the largest distance that the k neighbours have in that set, border included
+    labels   only samples of the same label can be neighbours (counts take all)
+    """
+    flat = [np.ascontiguousarray(block - block.mean(axis=0)) for block in blocks]
+    same = metric == "max" or all(block.shape[1] == 1 for block in flat)
+    if same and sum(block.shape[1] for block in flat) <= TREE_DIMENSIONS:
+        return _by_trees(flat, k, counted, rule, labels)
+    return _by_tiles(flat, k, metric, counted, rule, labels)
+
+
+def _limits(distances: Floats, counted: Sequence[Sequence[int]], rule: Rule) -> Floats:
+    """The largest distance (n, sets) that counts as within."""
+    joint = _largest(distances)
+    reached = _largest(np.where(np.isfinite(joint), joint, -np.inf))
+    if rule == "box":
+        sides = [np.where(np.isfinite(joint), _largest(distances[:, :, list(s)]), -np.inf).max(axis=1) for s in counted]
+        return np.stack(sides, axis=1) * (1 + EDGE)
+    limit = reached * (1 - EDGE)
+    if rule == "inside":
+        limit = np.where(reached > 0, limit, -1.0)
+    return np.repeat(limit[:, None], len(counted), axis=1)
+
+
+# --- trees ---------------------------------------------------------------------------------------------------------------------------
+
+
+def _by_trees(
+    blocks: list[Floats], k: int, counted: Sequence[Sequence[int]], rule: Rule, labels: Integers | None
+) -> Search:
+    joint = np.concatenate(blocks, axis=1)
+    order = np.argsort(joint[:, 0])  # neighbours in space become near in memory
+    joint, blocks = joint[order], [block[order] for block in blocks]
+    indices = np.full((len(joint), k), 0, dtype=np.int64)
+    found = np.zeros((len(joint), k), dtype=bool)
+    groups = [np.arange(len(joint))] if labels is None else [np.flatnonzero(labels[order] == c) for c in np.unique(labels)]
+    for rows in groups:
+        near = _nearest_in_tree(joint[rows], min(k, len(rows) - 1))
+        indices[rows, : near.shape[1]], found[rows, : near.shape[1]] = rows[near], True
+    own = np.arange(len(joint))[:, None]
+    distances = np.stack([_distance(block, own, indices, "max") for block in blocks], axis=2)
+    distances[~found] = np.inf
+    limits = _limits(distances, counted, rule)
+    sets = [np.concatenate([blocks[b] for b in s], axis=1) for s in counted]
+    counts = [_within(columns, limits[:, i]) for i, columns in enumerate(sets)]
+    back = np.empty_like(order)
+    back[order] = np.arange(len(order))
+    table = np.stack(counts, axis=1) if counts else np.zeros((len(joint), 0), dtype=np.int64)
+    return Search(distances[back], order[indices][back], table[back])
+
+
+def _nearest_in_tree(points: Floats, k: int) -> Integers:
+    """Indices (n, k) of the nearest others. Among exact duplicates the tree may list a sample before itself: it is moved out."""
+    if k < 1:
+        return np.zeros((len(points), 0), dtype=np.int64)
+    tree = cKDTree(points, leafsize=10, balanced_tree=False, compact_nodes=False)
+    found = tree.query(points, k=k + 1, p=np.inf)[1]
+    if np.array_equal(found[:, 0], np.arange(len(points))):
+        return np.asarray(found[:, 1:], dtype=np.int64)
+    own = found == np.arange(len(points))[:, None]
+    own[:, -1] |= ~own.any(axis=1)  # not listed at all: k + 1 duplicates came first, any one can go
+    return np.asarray(found[~own].reshape(len(points), k), dtype=np.int64)
+
+
+def _within(columns: Floats, limit: Floats) -> Integers:
+    """How many others lie within `limit` (n,) of each row, maximum norm, border included."""
+    if columns.shape[1] == 1:
+        order = np.argsort(columns[:, 0])  # sorted questions are answered from the cache: four times faster
+        line, reach = columns[order, 0], limit[order]
+        counts = np.empty(len(line), dtype=np.int64)
+        counts[order] = np.searchsorted(line, line + reach, side="right") - np.searchsorted(line, line - reach, side="left") - 1
+        return np.where(limit < 0, 0, counts)
+    tree = cKDTree(columns, balanced_tree=False, compact_nodes=False)
+    counts = tree.query_ball_point(columns, np.maximum(limit, 0), p=np.inf, return_length=True)
+    return np.where(limit < 0, 0, counts - 1)
+
+
+# --- tiles ---------------------------------------------------------------------------------------------------------------------------
+
+
+class Tiles(Protocol):
+    """Distances of some rows to all samples in one block, in units of its own that rise with the distance."""
+
+    def tile(self, rows: Integers) -> NDArray:
+        """Approximate distances (len(rows), n)."""
+
+    def bounds(self, rows: Integers, limit: Floats) -> tuple[NDArray, NDArray]:
+        """Two values for each row: at most the first is surely within `limit`, above the second surely not."""
+
+
+class MatrixProducts:
+    """Squared Euclidean distances as one float32 matrix product; columns (n, d) are centred and scaled to about 1."""
+
+    def __init__(self, columns: Floats, scale: float) -> None:
+        scaled = columns / scale
+        squares = (scaled**2).sum(axis=1, keepdims=True)
+        ones = np.ones_like(squares)
+        self.left = torch.from_numpy(np.concatenate([-2 * scaled, squares, ones], axis=1).astype(np.float32))
+        self.right = torch.from_numpy(np.concatenate([scaled, ones, squares], axis=1).astype(np.float32).T.copy())
+        self.norm, self.scale = np.sqrt(squares[:, 0]), scale
+        # rounding of the inputs and of a sum of d + 2 products, whose errors add up like a random walk (8 deviations allowed)
+        self.unit = 2.0**-24 * (8 + 8 * math.sqrt(columns.shape[1]))
+
+    def tile(self, rows: Integers) -> NDArray:
+        return np.asarray((self.left[torch.from_numpy(rows)] @ self.right).numpy())
+
+    def bounds(self, rows: Integers, limit: Floats) -> tuple[NDArray, NDArray]:
+        reach, norm = limit / self.scale, self.norm[rows]
+        slack = self.unit * (norm**2 + (norm + np.maximum(reach, 0)) ** 2)
+        square = np.where(reach < 0, -1e30, reach**2)
+        return (square - slack).astype(np.float32), (square + slack).astype(np.float32)
+
+
+class WholeNumbers:
+    """Maximum-norm distances of columns rounded to 15-bit whole numbers: twice as many fit a vector register as float32."""
+
+    def __init__(self, columns: Floats, scale: float) -> None:
+        self.columns = torch.from_numpy(np.rint(columns / scale).astype(np.int16))
+        self.transposed, self.scale = self.columns.T.contiguous(), scale
+
+    @staticmethod
+    def unit(blocks: Sequence[Floats]) -> float:
+        """The step (same for all blocks) at which the widest column still fits."""
+        return max(float(np.abs(block).max()) for block in blocks) / 16_000 or 1.0
+
+    def tile(self, rows: Integers) -> NDArray:
+        own = self.columns[torch.from_numpy(rows)]
+        largest = torch.zeros(len(rows), self.transposed.shape[1], dtype=torch.int16)
+        for start in range(0, largest.shape[1], 4096):  # pieces that stay in the cache while all columns pass over them
+            piece = largest[:, start : start + 4096]
+            gap = torch.empty(piece.shape, dtype=torch.int16)
+            for j in range(self.columns.shape[1]):
+                torch.sub(own[:, j, None], self.transposed[j, start : start + 4096], out=gap)
+                torch.maximum(piece, gap.abs_(), out=piece)
+        return np.asarray(largest.numpy())
+
+    def bounds(self, rows: Integers, limit: Floats) -> tuple[NDArray, NDArray]:
+        steps = np.clip(limit / self.scale, -10, 32_000)
+        return (np.floor(steps) - 2).astype(np.int16), (np.ceil(steps) + 1).astype(np.int16)
+
+
+class Exact:
+    """Float64 distances, for data on which the fast tiles settle too little (heavy tails, blocks of very different scale)."""
+
+    def __init__(self, columns: Floats, metric: Metric) -> None:
+        self.columns, self.metric = columns, {"max": "chebyshev", "euclidean": "euclidean"}[metric]
+
+    def tile(self, rows: Integers) -> NDArray:
+        return np.asarray(cdist(self.columns[rows], self.columns, self.metric))
+
+    def bounds(self, rows: Integers, limit: Floats) -> tuple[NDArray, NDArray]:
+        return limit, limit
+
+
+def _distance(columns: Floats, i: Integers, j: Integers, metric: Metric) -> Floats:
+    """Float64 distances of the pairs (i, j) in one block."""
+    if columns.shape[1] == 1:
+        return np.asarray(np.abs(columns[i, 0] - columns[j, 0]))
+    gap = columns[i] - columns[j]
+    if metric == "max":
+        return np.asarray(np.abs(gap).max(axis=-1))
+    return np.asarray(np.sqrt(np.einsum("...d,...d->...", gap, gap)))
+
+
+class _Unsettled(Exception):
+    """Not an error but the signal to go on with `Exact`: too many comparisons of a tile cannot be settled at its precision."""
+
+
+@dataclass(frozen=True)
+class _Task:
+    blocks: list[Floats]
+    k: int
+    metric: Metric
+    counted: Sequence[Sequence[int]]
+    rule: Rule
+    labels: Integers | None
+
+    def fast(self) -> list[Tiles]:
+        if self.metric == "max":
+            unit = WholeNumbers.unit(self.blocks)
+            return [WholeNumbers(block, unit) for block in self.blocks]
+        scale = max(float(np.median(np.abs(block).max(axis=1))) for block in self.blocks) or 1.0
+        return [MatrixProducts(block, scale) for block in self.blocks]
+
+    def exact(self) -> list[Tiles]:
+        return [Exact(block, self.metric) for block in self.blocks]
+
+
+def _by_tiles(
+    blocks: list[Floats], k: int, metric: Metric, counted: Sequence[Sequence[int]], rule: Rule, labels: Integers | None
+) -> Search:
+    task = _Task(blocks, k, metric, counted, rule, labels)
+    n = len(blocks[0])
+    tiles, height = task.fast(), max(1, TILE // n)
+    parts: list[Search] = []
+    start = 0
+    while start < n:
+        rows = np.arange(start, min(start + height, n))
+        try:
+            parts.append(_rows(task, tiles, rows))
+        except _Unsettled:
+            tiles, height = task.exact(), max(1, height // 4)
+            continue
+        start += len(rows)
+    return Search(*(np.concatenate([getattr(p, name) for p in parts]) for name in ("distances", "indices", "counts")))
+
+
+def _rows(task: _Task, tiles: list[Tiles], rows: Integers) -> Search:
+    """Neighbours and counts of some rows."""
+    near = [tile.tile(rows) for tile in tiles]
+    joint = reduce(np.maximum, near) if len(near) > 1 else near[0].copy()
+    largest = np.iinfo(joint.dtype).max if joint.dtype.kind == "i" else np.inf
+    joint[np.arange(len(rows)), rows] = largest
+    if task.labels is not None:
+        joint[task.labels[rows][:, None] != task.labels] = largest
+    indices, last = _candidates(joint, min(task.k + SPARE, joint.shape[1]))
+    distances, indices = _nearest(task, rows, indices)
+    _require_settled(tiles, rows, distances, last, largest)
+    limits = _limits(distances, task.counted, task.rule)
+    counts = [_count(task, tiles, near, rows, limits[:, i], list(s)) for i, s in enumerate(task.counted)]
+    return Search(distances, indices, np.stack(counts, axis=1) if counts else np.zeros((len(rows), 0), dtype=np.int64))
+
+
+def _candidates(joint: NDArray, number: int) -> tuple[Integers, NDArray]:
+    """Columns (rows, number) of the smallest entries, and the largest of those entries in each row."""
+    values, indices = torch.topk(torch.from_numpy(joint), number, dim=1, largest=False, sorted=False)
+    return indices.numpy(), values.amax(dim=1).numpy()
+
+
+def _nearest(task: _Task, rows: Integers, candidates: Integers) -> tuple[Floats, Integers]:
+    """Float64 distances (rows, k, blocks) and indices of the k nearest candidates."""
+    each = np.stack([_distance(block, rows[:, None], candidates, task.metric) for block in task.blocks], axis=2)
+    each[candidates == rows[:, None]] = np.inf
+    if task.labels is not None:
+        each[task.labels[candidates] != task.labels[rows][:, None]] = np.inf
+    order = np.argsort(each.max(axis=2), axis=1, kind="stable")[:, : task.k]
+    return np.take_along_axis(each, order[:, :, None], axis=1), np.take_along_axis(candidates, order, axis=1)
+
+
+def _require_settled(tiles: list[Tiles], rows: Integers, distances: Floats, last: NDArray, largest: float) -> None:
+    """Nothing outside the candidates may be nearer than the k-th of them."""
+    if isinstance(tiles[0], Exact):
+        return
+    reached = distances.max(axis=2).max(axis=1)
+    sure = np.maximum.reduce([tile.bounds(rows, np.where(np.isfinite(reached), reached, 0))[1] for tile in tiles])
+    if not np.all((last >= largest) | (np.isfinite(reached) & (last > sure))):
+        raise _Unsettled
+
+
+def _count(task: _Task, tiles: list[Tiles], near: list[NDArray], rows: Integers, limit: Floats, blocks: list[int]) -> Integers:
+    """Others within `limit` in the product of `blocks`; pairs between the two bounds are measured again in float64."""
+    bounds = [tiles[b].bounds(rows, limit) for b in blocks]
+    inner = reduce(np.logical_and, (near[b] <= low[:, None] for b, (low, _) in zip(blocks, bounds, strict=True)))
+    counts = np.fromiter((np.count_nonzero(row) for row in inner), dtype=np.int64, count=len(rows))
+    if not isinstance(tiles[0], Exact):
+        outer = reduce(np.logical_and, (near[b] <= high[:, None] for b, (_, high) in zip(blocks, bounds, strict=True)))
+        band = np.flatnonzero(np.logical_xor(inner, outer, out=outer))
+        if len(band) > outer.size // 50:
+            raise _Unsettled
+        i, j = np.divmod(band, outer.shape[1])
+        gap = reduce(np.maximum, (_distance(task.blocks[b], rows[i], j, task.metric) for b in blocks))
+        counts += np.bincount(i[gap <= limit[i]], minlength=len(rows))
+    return np.where(limit < 0, 0, counts - 1)
