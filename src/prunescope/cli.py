@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -93,15 +94,20 @@ def run(
 @app.command(name="report")
 def report_command(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders.")],
-    file: Annotated[Path | None, typer.Option("--out", help="The HTML file (default RUN/report.html).")] = None,
+    file: Annotated[Path | None, typer.Option("--out", help="The page (default RUN/report.html), or a .md file for the table.")] = None,
 ) -> None:
-    """Write the report of each run folder anew."""
+    """Write the report of each run folder anew; --out FILE.md writes its summary table as Markdown instead."""
     from prunescope import report, results
+    from prunescope.results.store import write_beside
 
     if file is not None and len(runs) > 1:
         raise ConfigError(f"--out names one file, and {len(runs)} runs were given: leave it out or give one run")
     for folder in runs:
         found = results.load(folder)
+        if file is not None and file.suffix == ".md":
+            write_beside(file, functools.partial(Path.write_text, data=report.summary_markdown(found), encoding="utf-8"))
+            out.print(f"table: {file}", highlight=False, soft_wrap=True)
+            continue
         report.write_figures(found)
         out.print(f"report: {report.write_report(found, file)}", highlight=False, soft_wrap=True)
 

@@ -21,7 +21,7 @@ from prunescope.results.schema import Record, parameters_text
 from prunescope.training import State
 from prunescope.types import Dataset, Split
 
-TRAIN_SAMPLES = 10_000  # training loss and accuracy over time are measured on at most this many (drawn once); final figures on all
+TRAIN_SAMPLES = 10_000  # training loss and accuracy are measured on at most this many rows (drawn once); validation and test on all
 PICTURE_ENTRIES = 20_000  # masks up to this size are stored as pictures
 
 
@@ -122,7 +122,7 @@ class Recorder:
     def state_after(self, phase: str, masks: Masks | None, *, splits: tuple[str, ...] = ("train", "validation"), epoch: float = 0) -> None:
         """Quality, sparsity per layer and weight histograms as they stand now, under the name `phase`."""
         for name in splits:
-            split = self.data.split(name)
+            split = self._curves[name] if name in self._curves else self.data.split(name)
             self._add(evaluate(self.model, split, self.loss).values(), epoch=epoch, split=name, phase=phase)
         self._add(_sparsity(self.model, masks), epoch=epoch, phase=phase)
         if self.measure.histogram_bins:
