@@ -37,10 +37,17 @@ class OpenSection(BaseModel):
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
+    name: str
+
     @property
     def options(self) -> dict[str, Any]:
-        """Keys beyond the declared ones, handed to the named function."""
-        return dict(self.model_extra or {})
+        """Options of the named function: the further keys, then those of the sub-table that bears its name.
+
+        Sub-tables for other functions are left alone, so that a preset can hold the options of each model that it may be run with.
+        """
+        further = dict(self.model_extra or {})
+        own = further.get(self.name, {})
+        return {**{k: v for k, v in further.items() if not isinstance(v, dict)}, **(own if isinstance(own, dict) else {})}
 
 
 class DataConfig(OpenSection):
