@@ -12,5 +12,5 @@ def run(tmp_path_factory):
 @pytest.fixture
 def small_run(tmp_path):
     """One variant beside the baseline, no groups, two seeds."""
-    made = Made(variants={"baseline": ((0.0,), True), "weights": ((0.5, 0.9), False)}, groups=("",), seeds=2, epochs=3, finetune=1)
+    made = Made(variants={"baseline": ((None,), False), "weights": ((0.5, 0.9), False)}, groups=("",), seeds=2, epochs=3, finetune=1)
     return make_run(tmp_path, made)

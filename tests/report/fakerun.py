@@ -11,6 +11,8 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 
+from prunescope.results import schema
+
 LOG2_N, H_Y = 10.0, 3.32
 WIDTHS = (64, 20, 16, 12, 10)
 
@@ -19,9 +21,9 @@ WIDTHS = (64, 20, 16, 12, 10)
 class Made:
     """What the maker wants: variants map a name to (sparsities, at initialisation?)."""
 
-    variants: dict[str, tuple[tuple[float, ...], bool]] = field(
+    variants: dict[str, tuple[tuple[float | None, ...], bool]] = field(
         default_factory=lambda: {
-            "baseline": ((0.0,), True),
+            "baseline": ((None,), False),
             "weights at init": ((0.65,), True),
             "neurons at init": ((0.4,), True),
             "random at init": ((0.65,), True),
@@ -65,32 +67,33 @@ def make_run(folder: Path, made: Made | None = None, **experiment: object) -> Si
 
 
 def frame(rows: list[dict]) -> pd.DataFrame:
-    defaults = {"step": np.nan, "epoch": np.nan, "split": "", "layer": "", "unit": "", "n": np.nan, "stderr": np.nan}
-    return pd.DataFrame([defaults | {"estimator": "", "parameters": "{}"} | row for row in rows])
+    defaults = {"step": 0, "epoch": 0.0, "split": "", "layer": "", "unit": "", "n": None, "stderr": np.nan}
+    return schema.typed(pd.DataFrame([defaults | {"estimator": "", "parameters": "{}"} | row for row in rows]))
 
 
-def trial_rows(made: Made, group: str, sparsity: float, init: bool, rng: np.random.Generator) -> list[dict]:
+def trial_rows(made: Made, group: str, sparsity: float | None, init: bool, rng: np.random.Generator) -> list[dict]:
+    dense, sparsity = sparsity is None, sparsity or 0.0
     peak = 0.97 - 0.02 * rng.random()
     loss_of = 0.02 * sparsity + 0.8 * max(0.0, sparsity - (0.45 if init else 0.9)) ** 1.2
     final = max(0.1, peak - loss_of - 0.02 * sparsity * rng.random())
     if init and sparsity > 0.6 and rng.random() < 0.15:
         final = 0.1
-    rows: list[dict] = []
+    rows = [*quality("train", 0, 0.1, rng), *quality("pruned", 0, 0.1, rng)] if init else []
     for epoch in range(made.epochs + 1):
-        progress = 1 - np.exp(-4 * epoch / made.epochs)
+        progress = 1 - np.exp(-4 * epoch / max(1, made.epochs))
         reach = 0.1 + ((final if init else peak) - 0.1) * progress
         rows += quality("train", epoch, reach, rng)
         if made.information:
             rows += plane(made, group, "train", epoch, progress, sparsity if init else 0.0, rng)
-    if not init:
+    if not init and not dense:
         cut = max(0.1, peak - 4 * max(0.0, sparsity - 0.6) ** 1.4)
-        rows += quality("pruned", made.epochs, cut, rng)
+        rows += quality("pruned", 0, cut, rng)
         for epoch in range(1, made.finetune + 1):
             progress = epoch / made.finetune
             rows += quality("finetune", epoch, cut + (final - cut) * progress, rng)
             if made.information:
                 rows += plane(made, group, "finetune", epoch, 1.0, sparsity * 0.3, rng)
-    return rows + last(made, sparsity, init, final, rng)
+    return rows + last(made, sparsity, init, dense, final, rng)
 
 
 def quality(phase: str, epoch: float, accuracy: float, rng: np.random.Generator) -> list[dict]:
@@ -121,7 +124,7 @@ def plane(made: Made, group: str, phase: str, epoch: float, progress: float, spa
     return rows
 
 
-def last(made: Made, sparsity: float, init: bool, accuracy: float, rng: np.random.Generator) -> list[dict]:
+def last(made: Made, sparsity: float, init: bool, dense: bool, accuracy: float, rng: np.random.Generator) -> list[dict]:
     rows: list[dict] = []
     for split, gap in (("train", 0.01), ("validation", 0.0), ("test", -0.005)):
         value = float(np.clip(accuracy + gap, 0, 1))
@@ -134,9 +137,9 @@ def last(made: Made, sparsity: float, init: bool, accuracy: float, rng: np.rando
     sizes = {"parameters": total + 58, "nonzero": kept + 58, "bytes": 4 * (total + 58), "flops": 2 * total}
     for metric, value in (sizes | {"latency_ms": 0.021 + 0.001 * rng.random()}).items():
         rows.append({"phase": "final", "metric": metric, "value": float(value)})
-    for phase in ("train", "final") if init else ("train", "pruned", "finetune", "final"):
+    for phase in ("train", "final") if dense else ("train", "pruned", "final") if init else ("train", "pruned", "finetune", "final"):
         cut = 0.0 if phase == "train" else sparsity
-        epoch = 0 if init and phase == "train" else made.epochs
+        epoch = made.epochs if phase == "train" and not init else made.finetune if phase == "finetune" else 0
         rows.append({"phase": phase, "metric": "sparsity", "value": cut, "n": total})
         for number, w in enumerate(weights):
             w = w * (1.3 if phase in ("finetune", "final") else 1.0)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 
 CURVE_RESAMPLES = 2000  # bands of hundreds of points: 2,000 resamples move an end by less than the line's width
-PHASES = ("train", "pruned", "finetune")
+AT_ONE_EPOCH = {"train": 0, "finetune": 1, "pruned": 2}  # what comes first where phases meet: pruning ends a round
 QUALITY = ("accuracy", "loss")
 LEVELS = (*QUALITY, "nonzero", "bytes", "latency_ms")
 
@@ -28,7 +28,8 @@ LEVELS = (*QUALITY, "nonzero", "bytes", "latency_ms")
 class EpochCurve:
     """`metric` (its unit) of one cell on one split: mean over the seeds with its 95 % interval at each moment.
 
-    `x` counts epochs of training from 0; the value right after pruning stands at the last training epoch, fine-tuning goes on from there.
+    `x` counts epochs of training from 0; the value right after pruning stands where it was pruned, fine-tuning goes on from the last
+    training epoch. Of trials pruned at initialisation epoch 0 is the pruned network.
     """
 
     cell: int
@@ -54,16 +55,16 @@ class Timeline:
 def epoch_curves(run: Run) -> tuple[list[EpochCurve], Timeline]:
     """Accuracy and loss against epochs on train and validation, one curve a cell, metric and split."""
     rows = run.records
-    rows = rows[rows["metric"].isin(QUALITY) & rows["phase"].isin(PHASES) & (rows["layer"] == "") & rows["epoch"].notna()]
+    rows = rows[rows["metric"].isin(QUALITY) & rows["phase"].isin(AT_ONE_EPOCH) & (rows["layer"] == "") & rows["epoch"].notna()]
     if rows.empty:
         return [], Timeline(0.0, False, 0, 0)
     trained = float(rows.loc[rows["phase"] == "train", "epoch"].max())
     trained = 0.0 if np.isnan(trained) else trained
-    x = np.where(rows["phase"] == "train", rows["epoch"], np.where(rows["phase"] == "pruned", trained, trained + rows["epoch"]))
-    order = rows["phase"].map({p: i for i, p in enumerate(PHASES)})
-    rows = rows.assign(x=x, order=order, cell=tables.cell_numbers(rows, tables.cells(run)))
-    rows = rows[(rows["phase"] != "finetune") | (rows["epoch"] > 0)]  # epoch 0 of fine-tuning is the value right after pruning
-    moments = rows[["order", "x"]].drop_duplicates().sort_values(["order", "x"])
+    x = np.where(rows["phase"] == "train", rows["epoch"], trained + rows["epoch"])
+    rows = rows.assign(x=x, order=rows["phase"].map(AT_ONE_EPOCH), cell=tables.cell_numbers(rows, tables.cells(run)))
+    again = (rows["phase"] == "finetune") & (rows["epoch"] == 0)  # epoch 0 of fine-tuning is the value right after pruning
+    rows = rows[~again & ~((rows["phase"] == "pruned") & tables.at_initialisation(run.records).loc[rows.index])]
+    moments = rows[["order", "x"]].drop_duplicates().sort_values(["x", "order"])
     parts = rows.groupby(["cell", "metric", "split"], sort=True)
     kept = moments.iloc[thin(len(moments), 4 * parts.ngroups)]
     shown = rows.merge(kept, on=["order", "x"])
@@ -72,7 +73,7 @@ def epoch_curves(run: Run) -> tuple[list[EpochCurve], Timeline]:
 
 
 def _curve(key: Any, part: pd.DataFrame) -> EpochCurve:
-    grid = part.pivot_table(index="seed", columns=["order", "x"], values="value", aggfunc="first", dropna=False).dropna(axis=1, how="all")
+    grid = part.pivot_table(index="seed", columns=["x", "order"], values="value", aggfunc="last").sort_index(axis=1)
     values = grid.to_numpy(float)
     values = np.where(np.isfinite(values), values, np.nan)
     low, high = stats.bootstrap_interval(values, resamples=CURVE_RESAMPLES)
@@ -91,10 +92,10 @@ def sparsity_points(run: Run) -> pd.DataFrame:
     whole = run.records[run.records["layer"] == ""]
     reached = stats.select(whole, "sparsity", phase="final").drop_duplicates("trial").set_index("trial")["value"]
     frames = [_points(whole, metric, "final", split, reached, known) for metric, split in _headline_splits()]
-    pruned = whole[whole["phase"] == "pruned"]
+    pruned = whole[(whole["phase"] == "pruned") & ~tables.at_initialisation(run.records).loc[whole.index]]
     if (whole["phase"] == "finetune").any() and len(pruned):
         split = "test" if "test" in set(pruned["split"]) else "validation" if "validation" in set(pruned["split"]) else "train"
-        frames += [_points(whole, metric, "pruned", split, reached, known) for metric in QUALITY]
+        frames += [_points(pruned, metric, "pruned", split, reached, known) for metric in QUALITY]
     found = [frame for frame in frames if len(frame)]
     columns = ["cell", "metric", "moment", "split", "x", "mean", "low", "high", "n", "values"]
     return pd.concat(found, ignore_index=True)[columns] if found else pd.DataFrame(columns=columns)
@@ -105,7 +106,7 @@ def _headline_splits() -> list[tuple[str, str]]:
 
 
 def _points(whole: pd.DataFrame, metric: str, moment: str, split: str, reached: pd.Series, known: pd.DataFrame) -> pd.DataFrame:
-    rows = tables.first_a_trial(stats.select(whole, metric, phase=moment, split=split))
+    rows = tables.last_a_trial(stats.select(whole, metric, phase=moment, split=split))
     rows = rows.assign(cell=tables.cell_numbers(rows, known), x=rows["trial"].map(reached).fillna(rows["sparsity"]))
     described = []
     for cell, part in rows.sort_values("seed").groupby("cell"):

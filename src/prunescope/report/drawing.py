@@ -159,7 +159,8 @@ def _legend(figure: Any, axes: Any) -> None:
     named: dict[str, Any] = {}
     for axis in np.ravel(axes):
         named |= {label: handle for handle, label in zip(*axis.get_legend_handles_labels(), strict=True) if label not in named}
-    figure.legend(list(named.values()), list(named), loc="outside lower center", ncols=max(1, min(len(named), 110 // (6 + max(map(len, named), default=1)))))
+    fitting = 110 // (6 + max(map(len, named), default=1))
+    figure.legend(list(named.values()), list(named), loc="outside lower center", ncols=max(1, min(len(named), fitting)))
 
 
 def against_sparsity(points: pd.DataFrame, known: pd.DataFrame, looks: Styles, plain: str | None) -> Any:

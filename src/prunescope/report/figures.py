@@ -13,7 +13,8 @@ import pandas as pd
 from prunescope.report import curves, drawing, payload, tables
 from prunescope.report.planes import Planes
 from prunescope.report.planes import planes as information_planes
-from prunescope.types import ConfigError, StoreError
+from prunescope.results.store import write_beside
+from prunescope.types import ConfigError
 
 if TYPE_CHECKING:
     from prunescope.results.store import Run
@@ -47,15 +48,9 @@ def write_figures(run: Run, folder: Path | None = None, formats: Sequence[str] =
 
 
 def _save(figure: Any, path: Path) -> Path:
-    beside = path.with_name(f".{path.name}.part")
-    still = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(path.suffix[1:])  # the same run gives the same bytes
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(beside, format=path.suffix[1:], metadata=still)
-        beside.replace(path)
-    except OSError as error:
-        beside.unlink(missing_ok=True)
-        raise StoreError(f"{path}: the figure could not be written ({error.strerror or error}); name another folder") from error
+    kind = path.suffix[1:]
+    still = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)  # the same run gives the same bytes
+    write_beside(path, lambda beside: figure.savefig(beside, format=kind, metadata=still))
     return path
 
 

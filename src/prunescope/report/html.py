@@ -6,14 +6,12 @@ import base64
 import hashlib
 import html
 import json
-import os
-import tempfile
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prunescope.report.payload import Payload, payload
-from prunescope.types import StoreError
+from prunescope.results.store import write_beside
 
 if TYPE_CHECKING:
     from prunescope.results.store import Run
@@ -25,11 +23,7 @@ def write_report(run: Run, out: Path | None = None) -> Path:
     """The path of the page written: `out`, else report.html in the run's folder. Written beside and renamed, so never half there."""
     path = Path(out) if out is not None else run.folder / "report.html"
     text = page(payload(run))
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _replace(path, text)
-    except OSError as error:
-        raise StoreError(f"{path}: the report could not be written ({error.strerror or error}); name another file with --out") from error
+    write_beside(path, lambda beside: beside.write_text(text, encoding="utf-8", newline="\n"))
     return path
 
 
@@ -69,15 +63,3 @@ def asset(name: str) -> str:
 
 def _hash(text: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-
-
-def _replace(path: Path, text: str) -> None:
-    handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-        os.chmod(beside, 0o644)
-        os.replace(beside, path)
-    except BaseException:
-        Path(beside).unlink(missing_ok=True)
-        raise

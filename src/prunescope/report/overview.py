@@ -182,7 +182,8 @@ def _chance(table: pd.DataFrame) -> list[str]:
 
 def _regrowth(run: Run) -> list[str]:
     rows = stats.select(run.records, "sparsity", layer="")
-    wide = rows[rows["phase"].isin(["pruned", "final"])].pivot_table(index=[*tables.CELL, "trial"], columns="phase", values="value")
+    rows = rows[rows["phase"].isin(["pruned", "final"])].drop_duplicates(["trial", "phase"], keep="last")
+    wide = rows.pivot_table(index=["variant", "trial"], columns="phase", values="value")
     if not {"pruned", "final"} <= set(wide.columns):
         return []
     lost = (wide["pruned"] - wide["final"]).groupby(level="variant").mean()

@@ -154,7 +154,7 @@ def histograms(run: Run, known: pd.DataFrame) -> list[Payload] | None:
     rows = stats.select(run.records, "weight_histogram")
     rows = rows[rows["seed"] == rows.groupby(tables.CELL, dropna=False)["seed"].transform("min")]
     rows = rows.sort_values("epoch", na_position="first", kind="stable").sort_index(level=0, sort_remaining=False)
-    rows = rows.assign(cell=tables.cell_numbers(rows, known), moment=_weight_moments(rows))
+    rows = rows.assign(cell=tables.cell_numbers(rows, known), moment=_weight_moments(rows), n=rows["n"].astype(float))
     rows = rows.drop_duplicates(["cell", "moment", "layer"], keep="last")
     found, spent = [], 0
     for row in rows.to_dict("records"):

@@ -39,9 +39,9 @@ function informationSections() {
   const variants = unique(cells.map((c) => c.variant));
   const controls = el("div", { class: "controls" },
     picker("Group", options(groups), state.group, (v) => { state.group = v; changed(); }),
-    levels.length > 1 ? choice("Sparsity", options(levels, sparsityName), state.level, (v) => { state.level = levels.find((l) => String(l) === String(v)); changed(); }) : null,
-    seeds.length > 1 ? choice("Seeds", [{ value: "", label: `median of ${seeds.length} seeds` }, ...options(seeds, (s) => `seed ${s}`)], "", (v) => { state.seed = v === "" ? null : seeds.find((s) => String(s) === v); changed(); }) : null,
-    P.estimates.length > 1 ? choice("Estimator", P.estimates.map((e, i) => ({ value: i, label: e.label })), 0, (v) => { state.estimate = Number(v); changed(); }) : null);
+    levels.length > 1 ? choice("Sparsity", options(levels, sparsityName), state.level, (v) => { state.level = v; changed(); }) : null,
+    seeds.length > 1 ? choice("Seeds", [{ value: "", label: `median of ${seeds.length} seeds` }, ...options(seeds, (s) => `seed ${s}`)], "", (v) => { state.seed = v === "" ? null : v; changed(); }) : null,
+    P.estimates.length > 1 ? choice("Estimator", P.estimates.map((e, i) => ({ value: i, label: e.label })), 0, (v) => { state.estimate = v; changed(); }) : null);
   const keys = legend(variants.map((v) => ({ key: v, label: v })), state.hidden, changed);
   const chosen = () => atLevel(cells.filter((c) => c.group === state.group && !state.hidden.has(c.variant)), state.level);
   state.panels = () => chosen().map((cell) => ({ cell, data: gather(state.estimate, cell.index, state.seed) })).filter((p) => p.data);
@@ -137,7 +137,7 @@ function epochSection() {
   draw();
   const seedless = E.curves.every((c) => c.seeds < 2) ? "One seed: no band." : "Bands: 95 % interval of the mean over seeds.";
   return [el("div", { class: "controls" }, picker("Group", options(GROUPS), group, (v) => { group = v; draw(); }), picker("Split", options(splits), split, (v) => { split = v; draw(); }),
-    levels.length > 1 ? choice("Sparsity", [{ value: "all", label: "all" }, ...options(levels, sparsityName)], level, (v) => { level = v === "all" ? v : levels.find((l) => String(l) === String(v)); draw(); }) : null),
+    levels.length > 1 ? choice("Sparsity", [{ value: "all", label: "all" }, ...options(levels, sparsityName)], level, (v) => { level = v; draw(); }) : null),
   legend(VARIANTS.map((v) => ({ key: v, label: v, style: variantStyle(v) })), hidden, draw), holder,
   el("p", { class: "note", text: `${seedless}${E.shown < E.recorded ? ` ${E.shown} of ${E.recorded} recorded epochs are shown.` : ""}${E.finetuned ? " The drop at the dashed line is pruning; fine-tuning follows." : ""}` })];
 }

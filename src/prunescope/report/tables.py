@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,8 +22,8 @@ def cells(run: Run) -> pd.DataFrame:
 
     `label` is the variant alone where it has one sparsity, else the variant and the sparsity in per cent.
     """
-    told = [frame[CELL] for frame in (run.trials, run.records) if len(frame)]
-    found = pd.concat(told).drop_duplicates() if told else pd.DataFrame(columns=CELL)
+    told = [frame[CELL].astype({"sparsity": float}) for frame in (run.trials, run.records)]
+    found = pd.concat(told).drop_duplicates()
     variants = [run.experiment.get("baseline"), *found["variant"]]
     order = {name: i for i, name in reversed(list(enumerate(variants)))}
     groups = {name: i for i, name in enumerate(dict.fromkeys(found["group"]))}
@@ -89,17 +88,27 @@ def summary_table(run: Run) -> pd.DataFrame:
 
 
 def _means(records: pd.DataFrame, metric: str, names: dict[str, str], split: str | None = None) -> pd.DataFrame:
-    found = first_a_trial(stats.select(records, metric, split=split))
+    found = last_a_trial(stats.select(records, metric, split=split))
     return stats.summarise(found, metric)[CELL + list(names)].rename(columns=names)
 
 
-def first_a_trial(rows: pd.DataFrame) -> pd.DataFrame:
-    """One row a trial: a measure taken twice (over again, or with other parameters) counts once."""
-    return rows.drop_duplicates("trial")
+def last_a_trial(rows: pd.DataFrame) -> pd.DataFrame:
+    """One row a trial: of a measure taken over again (a phase with several rounds) the last counts."""
+    return rows.drop_duplicates("trial", keep="last")
+
+
+def at_initialisation(records: pd.DataFrame) -> pd.Series:
+    """Whether each row belongs to a trial that was pruned before it was trained: its losses were recorded "pruned" first, then "train"."""
+    losses = records[records["metric"].isin(["loss", "accuracy"])]
+    place = pd.Series(np.arange(len(losses)), index=losses.index)
+    first_pruned = place[losses["phase"] == "pruned"].groupby(losses["trial"]).min()
+    last_trained = place[losses["phase"] == "train"].groupby(losses["trial"]).max()
+    before = first_pruned.reindex(last_trained.index) < last_trained
+    return records["trial"].isin(before.index[before])
 
 
 def _differences(run: Run, whole: pd.DataFrame, metric: str, name: str) -> pd.DataFrame:
-    rows = first_a_trial(stats.select(whole, metric, split="test"))
+    rows = last_a_trial(stats.select(whole, metric, split="test"))
     found = stats.paired_differences(rows, metric, baseline=baseline(run))
     columns = {"mean": name, "low": f"{name}_low", "high": f"{name}_high", "n": "pairs"}
     return found[CELL + list(columns)].rename(columns=columns)
@@ -114,7 +123,8 @@ def baseline(run: Run) -> str | None:
 def _status(run: Run) -> pd.DataFrame:
     trials = run.trials
     done = trials["status"] == "finished"
-    counted = trials.assign(seeds=done, failed=~done, seconds=trials["seconds"].where(done))
+    spent = trials["seconds"].astype(float).where(done)
+    counted = trials.assign(seeds=done, failed=~done, seconds=spent, sparsity=trials["sparsity"].astype(float))
     grouped = counted.groupby(CELL, dropna=False)
     return grouped.agg(seeds=("seeds", "sum"), failed=("failed", "sum"), seconds=("seconds", "median")).reset_index()
 
@@ -122,7 +132,7 @@ def _status(run: Run) -> pd.DataFrame:
 def unfinished(run: Run) -> pd.DataFrame:
     """Trials without results: group, variant, sparsity, seed, status (failed, running, missing) and the reason given."""
     lost = run.trials[run.trials["status"] != "finished"]
-    return lost[[*CELL, "seed", "status", "reason"]].reset_index(drop=True)
+    return lost[[*CELL, "seed", "status", "reason"]].astype({"sparsity": float}).reset_index(drop=True)
 
 
 def layer_sparsity(run: Run) -> pd.DataFrame:
@@ -139,5 +149,5 @@ def layer_sparsity(run: Run) -> pd.DataFrame:
 
 def seconds(run: Run) -> float:
     """Training time of all finished trials, in seconds (the sum over trials; shorter on the clock where they ran side by side)."""
-    spent = run.trials.loc[run.trials["status"] == "finished", "seconds"].sum()
-    return float(spent) if not math.isnan(spent) else 0.0
+    spent = run.trials.loc[run.trials["status"] == "finished", "seconds"].astype(float).sum()
+    return float(spent)

@@ -230,9 +230,9 @@ def collapsed(records: pd.DataFrame) -> pd.DataFrame:
     """
     final = records[records["phase"] == "final"]
     accuracy = select(final, "accuracy", split="test", layer="")[["trial", *CELL, "seed", "value", "n"]]
-    chance = select(final, "chance")[["trial", "value"]].drop_duplicates("trial")
+    chance = select(final, "chance")[["trial", "value"]].drop_duplicates("trial", keep="last")
     both = accuracy.rename(columns={"value": "accuracy"}).merge(chance.rename(columns={"value": "chance"}), on="trial")
-    n = both["n"].astype(float).where(both["n"] > 0, np.nan)
+    n = pd.Series(both["n"].to_numpy(float, na_value=np.nan), index=both.index).where(lambda count: count > 0)
     margin = np.sqrt(both["chance"] * (1 - both["chance"]) / n).fillna(0.0)
     both = both.assign(collapsed=both["accuracy"] <= both["chance"] + margin).drop(columns="n")
     judged: pd.DataFrame = both[np.isfinite(both["accuracy"])].reset_index(drop=True)

@@ -1,0 +1,175 @@
+"""The page in a real browser, from disk and without a network. Skipped where Playwright or Chromium is missing."""
+
+import shutil
+
+import pytest
+from fakerun import Made, make_run
+from test_html import HOSTILE
+
+from prunescope.report import write_report
+
+playwright = pytest.importorskip("playwright.sync_api", reason="Playwright for Python is not installed (pip install playwright)")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on the path (apt-get install chromium)")
+DRAWN = "() => [...document.querySelectorAll('figure.plane canvas')].map(c => c.toDataURL()).join()"
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with playwright.sync_playwright() as p:
+        started = p.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        yield started
+        started.close()
+
+
+class Opened:
+    """A page that is drawn to its end, with everything that the console said and whatever it asked the network for."""
+
+    def __init__(self, browser, path, width=1280, scheme="light"):
+        self.context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, offline=True)
+        self.page, self.said, self.asked = self.context.new_page(), [], []
+        self.page.on("console", lambda message: self.said.append(message.text))
+        self.page.on("pageerror", lambda error: self.said.append(str(error)))
+        self.page.on("request", lambda request: self.asked.append(request.url))
+        self.page.goto(path.as_uri())
+        self.page.wait_for_selector("html[data-ready=all]", state="attached")
+        self.page.wait_for_timeout(150)  # the observers of widths draw after the next frame
+
+    def quiet(self):
+        return self.said == [] and len(self.asked) == 1
+
+
+@pytest.fixture(scope="module")
+def path(run):
+    return write_report(run)
+
+
+@pytest.fixture
+def opened(browser, path):
+    found = Opened(browser, path)
+    yield found
+    found.context.close()
+
+
+def test_opens_without_a_word_and_without_the_network(opened):
+    titles = opened.page.locator("h2").all_inner_texts()
+    wanted = {"What pruning did", "Summary", "Information plane", "Every run", "Against sparsity", "Training", "Weights"}
+    assert wanted | {"Sparsity per layer", "How it was run"} <= set(titles)
+    assert opened.page.locator("figure.plane canvas").count() == 6
+    assert opened.page.locator("svg.chart").count() >= 15
+    assert opened.quiet()
+
+
+def test_slider_moves_the_points_and_play_goes_on(opened):
+    page = opened.page
+    before = page.evaluate(DRAWN)
+    page.locator("#epoch").focus()
+    page.keyboard.press("Home")
+    assert page.locator("#moment").inner_text() == "epoch 0"
+    first = page.evaluate(DRAWN)
+    assert first != before
+    page.locator("#play").click()
+    page.wait_for_timeout(700)
+    page.locator("#play").click()
+    assert page.locator("#moment").inner_text() != "epoch 0"
+    assert page.evaluate(DRAWN) != first
+    assert opened.quiet()
+
+
+def test_choices_change_what_is_shown(opened):
+    page = opened.page
+    section = page.locator("#plane")
+    before = page.evaluate(DRAWN)
+    section.get_by_role("button", name="relu").click()
+    relu = page.evaluate(DRAWN)
+    assert relu != before
+    section.get_by_role("button", name="baseline").click()
+    assert page.locator("figure.plane canvas").count() == 5
+    section.get_by_label("Seeds").select_option(label="seed 3")
+    assert page.evaluate(DRAWN) != relu
+    assert page.locator("figure.plane canvas").count() == 5
+    section.get_by_label("Sparsity").select_option(label="50 %")
+    assert "magnitude + fine-tuning 50 %" in section.locator("h3").all_inner_texts()
+    page.locator("#sparsity").get_by_role("button", name="log of what is kept").click()
+    page.locator("#training").get_by_role("button", name="train", exact=True).click()
+    page.locator("#weights").get_by_role("button", name="at the end").click()
+    page.locator("#weights").get_by_label("Variant").select_option("magnitude + fine-tuning")
+    assert opened.quiet()
+
+
+def test_table_sorts_both_ways(opened):
+    table = opened.page.locator("#summary table")
+    heading = table.get_by_role("columnheader", name="Non-zeros")
+    column = [h.strip() for h in table.locator("th").all_inner_texts()].index("Non-zeros")
+
+    def numbers():
+        return [int(t.replace(",", "")) for t in table.locator(f"tbody td:nth-child({column + 1})").all_inner_texts()]
+
+    heading.get_by_role("button").click()
+    assert numbers() == sorted(numbers(), reverse=True)
+    assert heading.get_attribute("aria-sort") == "descending"
+    opened.page.keyboard.press("Enter")
+    assert numbers() == sorted(numbers())
+    assert len(set(numbers())) > 3
+
+
+def test_pointing_tells_the_value(opened):
+    circle = opened.page.locator("#runs svg.chart rect").first
+    circle.scroll_into_view_if_needed()
+    circle.hover()
+    assert "5 seeds" in opened.page.locator("#tip").inner_text()
+
+
+def test_dark_is_followed_and_can_be_chosen(browser, path):
+    opened = Opened(browser, path, scheme="dark")
+    ground = "() => getComputedStyle(document.body).backgroundColor"
+    dark = opened.page.evaluate(ground)
+    opened.page.locator("#theme").click()
+    assert opened.page.evaluate(ground) != dark
+    assert opened.quiet()
+    opened.context.close()
+
+
+@pytest.mark.parametrize("width", [375, 768])
+def test_narrow_screens_do_not_scroll_sideways(browser, path, width):
+    opened = Opened(browser, path, width)
+    assert opened.page.evaluate("() => document.documentElement.scrollWidth") <= width
+    opened.context.close()
+
+
+def test_every_figure_has_a_text_and_every_control_a_name(opened):
+    unnamed = opened.page.evaluate(
+        "() => [...document.querySelectorAll('canvas, svg.chart')].filter(n => (n.getAttribute('aria-label') || '').length < 10).length"
+    )
+    assert unnamed == 0
+    for button in opened.page.locator("button").all():
+        assert button.inner_text().strip() or button.get_attribute("aria-label")
+
+
+def test_hostile_names_are_text(browser, tmp_path):
+    variants = {HOSTILE: ((None,), False), "b": ((0.5, 0.9), False)}
+    made = Made(variants=variants, groups=(HOSTILE, "g"), seeds=2, epochs=2, layers=(HOSTILE, "z"))
+    run = make_run(tmp_path, made, title=HOSTILE, baseline=HOSTILE, question=HOSTILE, command=HOSTILE, toml=HOSTILE, notes=[HOSTILE])
+    run.trials.loc[0, ["status", "reason"]] = ["failed", HOSTILE]
+    opened = Opened(browser, write_report(run))
+    assert opened.page.locator("main img, main b").count() == 0
+    assert opened.page.locator("h1").text_content() == HOSTILE
+    assert opened.page.title().startswith("</script><img")
+    assert opened.quiet()
+    opened.context.close()
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        Made(seeds=1, epochs=0, finetune=0, groups=("",), variants={"alone": ((None,), False)}),
+        Made(information=False, groups=("",), seeds=2, epochs=2),
+        Made(groups=("",), seeds=1, epochs=150, estimators=("binning", "kde")),
+    ],
+    ids=["one of everything", "no information", "two estimators"],
+)
+def test_odd_runs_draw(browser, tmp_path, made):
+    opened = Opened(browser, write_report(make_run(tmp_path, made)))
+    assert opened.page.locator("#summary tbody tr").count() >= 1
+    assert opened.quiet()
+    opened.context.close()
