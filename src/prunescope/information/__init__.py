@@ -2,6 +2,20 @@
 
 from prunescope.information import binning, discrete
 from prunescope.information.estimate import conditional_mutual_information, entropy, mutual_information
+from prunescope.information.plane import PlanePoint, plane_convergence, plane_points
 from prunescope.information.raw import Raw
+from prunescope.information.reference import Reference, reference
 
-__all__ = ["Raw", "binning", "conditional_mutual_information", "discrete", "entropy", "mutual_information"]
+__all__ = [
+    "PlanePoint",
+    "Raw",
+    "Reference",
+    "binning",
+    "conditional_mutual_information",
+    "discrete",
+    "entropy",
+    "mutual_information",
+    "plane_convergence",
+    "plane_points",
+    "reference",
+]

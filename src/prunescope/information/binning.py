@@ -1,159 +1,55 @@
-"""Mutual information by binning: activations become cells of a grid, equal cells become groups of samples."""
+"""Mutual information by binning: activations become cells of a grid, samples in the same cell one symbol."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
-import torch
 from torch import Tensor
 
-from prunescope.information.discrete import Correction, groups_mi
-from prunescope.information.partition import Groups, Ints, float_rows, group, integer_rows, row_keys
+from prunescope.information.discrete import Correction, groups_entropy, groups_mi
+from prunescope.information.grid import Per, Range, cells
+from prunescope.information.partition import Floats, Groups, joint_entropy, symbols
 from prunescope.information.raw import Raw
+from prunescope.information.reference import Reference, plane_raws
 from prunescope.registry import estimators
 from prunescope.types import EstimateError
 
-Range = tuple[float, float] | Literal["data", "quantile"]
-Per = Literal["layer", "column"]
 
+def binning_plane(
+    t: Tensor,
+    ref: Reference,
+    *,
+    bounds: tuple[float, float] | None = None,
+    bins: int = 30,
+    range: Range | Literal["auto", "given"] = "auto",
+    width: float | None = None,
+    per: Per = "layer",
+    correction: Correction = "none",
+) -> dict[str, Raw]:
+    """H(T), I(X; T) and I(T; Y) (nats) of a layer's binned activations `t` (B, n, d).
 
-@dataclass(frozen=True)
-class Grid:
-    """Cells of a binned variable: the code of a number is floor((number - origin) * scale), clipped to [lowest, highest].
-
-    `origin` and `scale` are one number, or one a column; `text` names the resolution for tables and reports. Clipping closes
-    the top cell: a value at the upper end, or beyond it by rounding, opens no cell of its own.
+    range   as in `grid`, or "auto": `bounds`, the layer's natural range, where the caller knows one, else the layer's own range;
+            "given": `bounds`, an error where there are none
+    A deterministic network's I(X; T) is H(T) at this resolution: a statement about the bins.
     """
+    if range in ("auto", "given"):
+        if range == "given" and bounds is None:
+            raise EstimateError("range='given': expected a range for this layer, got none; pass it in `ranges` or use range='data'")
+        range = "data" if bounds is None else bounds
+    groups, made = cells(t, bins=bins, range=range, width=width, per=per)
+    capacity = math.inf if width is not None else t.shape[-1] * math.log(made.bins)
 
-    origin: Tensor
-    scale: Tensor
-    lowest: int
-    highest: int
-    text: str
-    edges: Tensor | None = None
+    def h(g: Groups) -> Floats:
+        return groups_entropy(g, correction)
 
-    @property
-    def bins(self) -> int:
-        """Number of cells a column."""
-        return self.highest - self.lowest + 1
+    def mi(a: Groups, b: Groups) -> Floats:
+        if correction == "none":
+            return a.entropy() + b.entropy() - joint_entropy(a, b)
+        value: Floats = groups_mi(a, b, correction, (len(a.ids),)).value.numpy()
+        return value
 
-    def codes(self, x: Tensor, out: Tensor) -> None:
-        """Writes the code of every number of `x` into `out`, a float buffer of the same shape."""
-        if self.edges is not None:
-            out.copy_(_cells(x, self.edges))
-            return
-        torch.sub(x, self.origin, out=out) if x.dtype == out.dtype else out.copy_(x).sub_(self.origin)
-        if not math.isfinite(float(out.sum())):
-            _finite(x)
-        out.mul_(self.scale).floor_().clamp_(self.lowest, self.highest)
-
-
-def _cells(x: Tensor, edges: Tensor) -> Tensor:
-    _finite(x)
-    if edges.ndim == 1:
-        return torch.bucketize(x, edges, right=True)
-    return torch.searchsorted(edges, x.T.contiguous(), right=True).T
-
-
-def _finite(x: Tensor) -> None:
-    bad = int((~torch.isfinite(x)).sum())
-    if bad:
-        raise EstimateError(f"activations: expected finite numbers, got {bad} NaN or infinite ones; drop or mend those samples")
-
-
-def grid(
-    x: Tensor, *, bins: int = 30, range: Range = "data", width: float | None = None, per: Per = "layer"
-) -> Grid:
-    """The grid (cells a column) for `x` of shape (n, d).
-
-    range   (low, high): equal bins between them, all else clipped; "data": equal bins from minimum to maximum;
-            "quantile": bins of equal population
-    width   bins of this width from zero, floor(x / width), instead of `bins` and `range`
-    per     "layer": one grid for all columns; "column": one for each
-
-    >>> g = grid(torch.tensor([[-1.0], [0.0], [1.0]]), bins=30, range=(-1.0, 1.0)); out = torch.empty(3, 1)
-    >>> g.codes(torch.tensor([[-1.0], [0.0], [1.0]]), out); out.flatten().tolist(), g.text
-    ([0.0, 15.0, 29.0], '30 equal bins on [-1, 1]')
-    """
-    if width is not None:
-        return _width_grid(x, width)
-    if not isinstance(bins, int) or bins < 1:
-        raise EstimateError(f"bins={bins!r}: expected a whole number of at least 1; choose about 10 to 100")
-    if range == "quantile":
-        return _quantile_grid(x, bins, per)
-    if range == "data":
-        return _data_grid(x, bins, per)
-    if isinstance(range, str) or len(range) != 2 or not range[0] < range[1] or not all(map(math.isfinite, range)):
-        raise EstimateError(f"range={range!r}: expected (low, high) with low < high, 'data' or 'quantile'")
-    low, high = float(range[0]), float(range[1])
-    return Grid(_like(x, low), _like(x, bins / (high - low)), 0, bins - 1, f"{bins} equal bins on [{low:g}, {high:g}]")
-
-
-def _like(x: Tensor, value: float | Tensor) -> Tensor:
-    dtype = x.dtype if x.dtype == torch.float64 else torch.float32
-    return torch.as_tensor(value, dtype=dtype, device=x.device)
-
-
-def _data_grid(x: Tensor, bins: int, per: Per) -> Grid:
-    low, high = x.aminmax() if per == "layer" else x.aminmax(dim=0)
-    _finite(torch.stack([low, high]))
-    span = high.double() - low.double()
-    scale = torch.where(span > 0, bins / span, 0.0)
-    where = f"[{float(low):.4g}, {float(high):.4g}], this layer's range" if per == "layer" else "each column's range"
-    return Grid(_like(x, low), _like(x, scale), 0, bins - 1, f"{bins} equal bins on {where}")
-
-
-def _width_grid(x: Tensor, width: float) -> Grid:
-    if not (width > 0 and math.isfinite(width)):
-        raise EstimateError(f"width={width!r}: expected a positive number, the width of a bin")
-    low, high = x.aminmax()
-    _finite(torch.stack([low, high]))
-    ends = [math.floor(float(v) / width) for v in (low, high)]
-    return Grid(_like(x, 0.0), _like(x, 1 / width), ends[0] - 1, ends[1] + 1, f"bins {width:g} wide from 0")
-
-
-def _quantile_grid(x: Tensor, bins: int, per: Per) -> Grid:
-    """Inner edges at the quantiles j / bins of the pooled numbers or of each column; equal numbers always share a cell."""
-    columns = x.reshape(-1, 1) if per == "layer" else x
-    _finite(columns)
-    ranked = np.sort(columns.detach().cpu().numpy(), axis=0)
-    places = (np.arange(1, bins) * len(ranked)) // bins
-    edges = torch.from_numpy(ranked[places].T.copy()).to(x.device)
-    text = f"{bins} bins of equal population " + ("over the layer" if per == "layer" else "in each column")
-    return Grid(_like(x, 0.0), _like(x, 1.0), 0, bins - 1, text, edges[0] if per == "layer" else edges)
-
-
-def cells(x: Tensor, **options: Any) -> tuple[Groups, Grid]:
-    """Groups of the samples of `x` (..., n, d) that fall into the same cell in every column; `options` are those of `grid`."""
-    batches = x.reshape(-1, *x.shape[-2:])
-    made = [grid(one, **options) for one in batches]
-    keys = [row_keys(one, g.codes, g.lowest, g.highest) for one, g in zip(batches, made, strict=True)]
-    return group_keys(keys), made[0]
-
-
-def group_keys(keys: list[Ints]) -> Groups:
-    """Groups of several batches' rows in one sort: `keys` holds one (n, m) array a batch."""
-    width = max(k.shape[1] for k in keys)
-    if width == 1:
-        return group(np.stack([k[:, 0] for k in keys]))
-    return group(np.stack([np.repeat(k, width, axis=1) if k.shape[1] == 1 else k for k in keys]))
-
-
-def symbols(x: Tensor) -> Groups:
-    """Groups of equal samples: labels (..., n) of integers, or rows (..., n, d) of integers or floating numbers."""
-    if x.is_floating_point():
-        return group_keys([float_rows(one) for one in x.reshape(-1, *x.shape[-2:])])
-    return group(x.reshape(-1, x.shape[-1]).cpu().numpy())
-
-
-def row_symbols(x: Tensor) -> Tensor:
-    """Labels (n,) int64 that are equal where the rows of `x` (n, d) are: a vector-valued discrete variable as one symbol."""
-    keys = float_rows(x) if x.is_floating_point() else integer_rows(x)
-    return torch.from_numpy(group_keys([keys]).ids[0])
+    return plane_raws(groups, ref, capacity, mi, h, made.text)
 
 
 @estimators(
@@ -165,14 +61,15 @@ def row_symbols(x: Tensor) -> Tensor:
     invariant=("shift", "scale", "permutation"),
     batched=True,
     consistent=False,
-    quantities=("mi", "entropy"),
+    quantities=("mi",),
+    plane=binning_plane,
 )
 def binning(
     x: Tensor,
     y: Tensor,
     *,
     bins: int = 30,
-    range: Range | Mapping[str, Any] = "data",
+    range: Range = "data",
     width: float | None = None,
     per: Per = "layer",
     correction: Correction = "none",
@@ -184,6 +81,7 @@ def binning(
     misses detail finer than a bin; the value speaks about this resolution, never about the continuous variables.
     Errors: EstimateError for a grid that cannot be made.
 
+    >>> import torch
     >>> t = torch.tensor([[-0.9], [-0.8], [0.8], [0.9]])
     >>> round(float(binning(t, torch.tensor([0, 0, 1, 1]), bins=2, range=(-1.0, 1.0)).value) / math.log(2), 12)
     1.0

@@ -193,3 +193,24 @@ def _bit_keys(bits: Tensor, pieces: int) -> Ints:
             out[:, i * d : (i + 1) * d] = (rows >> (16 * i)) & 0xFFFF
 
     return row_keys(bits, split, 0, 0xFFFF, columns=pieces * d)
+
+
+def group_keys(keys: list[Ints]) -> Groups:
+    """Groups of several batches' rows in one sort: `keys` holds one (n, m) array a batch."""
+    width = max(k.shape[1] for k in keys)
+    if width == 1:
+        return group(np.stack([k[:, 0] for k in keys]))
+    return group(np.stack([np.repeat(k, width, axis=1) if k.shape[1] == 1 else k for k in keys]))
+
+
+def symbols(x: Tensor) -> Groups:
+    """Groups of equal samples: labels (..., n) of integers, or rows (..., n, d) of integers or floating numbers."""
+    if x.is_floating_point():
+        return group_keys([float_rows(one) for one in x.reshape(-1, *x.shape[-2:])])
+    return group(x.reshape(-1, x.shape[-1]).cpu().numpy())
+
+
+def row_symbols(x: Tensor) -> Tensor:
+    """Labels (n,) int64 that are equal where the rows of `x` (n, d) are: a vector-valued discrete variable as one symbol."""
+    keys = float_rows(x) if x.is_floating_point() else integer_rows(x)
+    return torch.from_numpy(group_keys([keys]).ids[0])
