@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -19,7 +20,7 @@ from prunescope.measures.speed import latency
 from prunescope.pruning import Masks, prunable, reached
 from prunescope.results.schema import Record, parameters_text
 from prunescope.training import State
-from prunescope.types import Dataset, Split
+from prunescope.types import LN2, Dataset, Split
 
 TRAIN_SAMPLES = 10_000  # training loss and accuracy are measured on at most this many rows (drawn once); validation and test on all
 PICTURE_ENTRIES = 20_000  # masks up to this size are stored as pictures
@@ -144,9 +145,12 @@ class Recorder:
 def plane_records(plane: InformationPlane, phase: str, step: int, epoch: float, split: str) -> list[Record]:
     """One record for each layer, quantity and estimator of the plane as the network stands now."""
     found = []
+    ref = plane.reference
+    entropies = {"h_x": ref.input_entropy / LN2, "h_y": ref.label_entropy / LN2, "log2_n": math.log2(ref.n), "input": ref.text}
     for point in plane.record(epoch):
         e = point.estimate
-        detail = {**e.parameters, "ceiling": e.ceiling, "flags": list(e.flags), "order": point.order}
+        own = {"ceiling": e.ceiling, "flags": list(e.flags), "order": point.order, "resolution": point.resolution}
+        detail = {**e.parameters, **entropies, **own}
         text = parameters_text(detail)
         found.append(Record(point.quantity, e.value, e.unit, phase, step, epoch, split, point.layer, e.n, e.stderr, e.estimator, text))
     return found

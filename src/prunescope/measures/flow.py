@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib.figure
 import numpy as np
@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from prunescope.information.plane import PlanePoint, plane_points
+from prunescope.information import PlanePoint, plane_points, reference
 from prunescope.measures.capture import OUTPUT, capture, natural_range
 from prunescope.measures.quality import probabilities
 from prunescope.types import DataError
@@ -41,7 +41,7 @@ class InformationPlane:
         *,
         layers: Sequence[str] | None = None,
         estimators: Sequence[Spec] = ("binning",),
-        input: str = "identity",
+        input: Literal["identity", "binned", "codes"] = "identity",
         input_bins: int = 30,
         input_range: tuple[float, float] | None = None,
         output: str = "softmax",
@@ -49,12 +49,11 @@ class InformationPlane:
         seed: int = 0,
     ) -> None:
         self.model, self.layers, self.output, self.loss = model, layers, output, loss
-        self.x = torch.as_tensor(np.asarray(x) if not isinstance(x, Tensor) else x)
-        self.y = torch.as_tensor(np.asarray(y) if not isinstance(y, Tensor) else y)
-        if len(self.x) != len(self.y):
-            raise DataError(f"{len(self.x)} samples but {len(self.y)} labels: expected as many of each")
-        self.estimators = [{"name": e} if isinstance(e, str) else dict(e) for e in estimators]
-        self._input = {"input": input, "input_bins": input_bins, "input_range": input_range, "seed": seed}
+        self.x = x if isinstance(x, Tensor) else torch.as_tensor(np.asarray(x))
+        self.estimators, self.seed = list(estimators), seed
+        options: dict[str, Any] = {"bins": input_bins, "range": input_range or "data"} if input == "binned" else {}
+        codes = self.x.flatten(1).long() if input == "codes" else self.x
+        self.reference = reference(y, codes, input=input, **options)  # grouped once for all epochs
         self.points: list[tuple[float, PlanePoint]] = []
 
     def record(self, epoch: float) -> list[PlanePoint]:
@@ -64,12 +63,13 @@ class InformationPlane:
         if self.output == "softmax" and OUTPUT in values:
             values[OUTPUT] = probabilities(values[OUTPUT], self.loss)
             ranges[OUTPUT] = (0.0, 1.0)
-        found = plane_points(values, self.y, x=self.x, estimators=self.estimators, ranges=ranges, **self._input)
+        bounds = {name: bound for name, bound in ranges.items() if bound is not None}
+        found = plane_points(values, self.reference, estimators=self.estimators, ranges=bounds, seed=self.seed)
         self.points += [(epoch, point) for point in found]
         return found
 
     def to_frame(self) -> pd.DataFrame:
-        """All points so far: epoch, layer, order, quantity, value, unit, n, stderr, ceiling, estimator, flags."""
+        """All points so far: epoch, layer, order, quantity, value, unit, n, stderr, ceiling, estimator, resolution, flags."""
         return pd.DataFrame(
             [
                 {
@@ -78,6 +78,7 @@ class InformationPlane:
                     "order": p.order,
                     "quantity": p.quantity,
                     **{c: getattr(p.estimate, c) for c in ("value", "unit", "n", "stderr", "ceiling", "estimator")},
+                    "resolution": p.resolution,
                     "flags": " ".join(p.estimate.flags),
                 }
                 for epoch, p in self.points
