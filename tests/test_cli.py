@@ -135,14 +135,14 @@ def test_a_failed_trial_is_named_and_exit_code_1(call):
 def test_dry_run_runs_nothing(call, tmp_path):
     code, said, _ = call("run", "quickstart", "--dry-run")
     assert code == 0
-    assert "270 trials" in said
+    assert "220 trials" in said
     assert not (tmp_path / "runs").exists()
 
 
 def test_show_prints_a_config_that_runs(call, tmp_path):
     _, text, _ = call("show", "quickstart")
     (tmp_path / "mine.toml").write_text(text)
-    assert "270 trials" in call("run", "mine.toml", "--dry-run")[1]
+    assert "220 trials" in call("run", "mine.toml", "--dry-run")[1]
 
 
 def test_list_names_everything(call):

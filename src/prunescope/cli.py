@@ -193,13 +193,13 @@ def _show_plan(planned: Any) -> None:
 def _show_summary(finished: Any) -> None:
     from prunescope.report import summary_rows
 
-    header, rows = summary_rows(finished)
-    table = Table(box=None, title=f"{finished.experiment['name']}: test results", title_justify="left")
-    for i, column in enumerate(header):
-        table.add_column(column, justify="left" if i == 0 else "right", overflow="fold")
+    header, rows = summary_rows(finished, brief=True)
+    table = Table(box=None, title=f"{finished.experiment['name']}: test results", title_justify="left", pad_edge=False)
+    for column in header:
+        table.add_column(column, justify="left" if column == "variant" else "right", no_wrap=True)
     for row in rows:
         table.add_row(*map(escape, row))
-    out.print(table)
+    out.print(table, width=max(out.width, 78))
 
 
 if __name__ == "__main__":

@@ -157,7 +157,7 @@ class MeasureConfig(Section):
     plane: PlaneConfig = PlaneConfig()
     histogram_bins: int = Field(50, ge=0)
     gradients: bool = False
-    latency: bool = True
+    latency: bool = False
 
 
 class VariantConfig(Section):

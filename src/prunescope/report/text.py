@@ -15,9 +15,15 @@ if TYPE_CHECKING:
 Rows = tuple[list[str], list[list[str]]]
 
 
-def summary_rows(run: Run) -> Rows:
-    """Header and rows of the summary: test accuracy, its difference to the baseline and the loss, each with a 95 % interval over seeds."""
+def summary_rows(run: Run, *, brief: bool = False) -> Rows:
+    """Header and rows of the summary: test accuracy, its difference to the baseline and the loss, each with a 95 % interval over seeds.
+
+    `brief` keeps what fits a terminal: the accuracy's interval alone, without loss and size.
+    """
     table = summary_table(run)
+    if brief:
+        header = ["variant", "sparsity", "accuracy % [95 %]", "to baseline", "collapsed"]
+        return header, [_brief(row) for _, row in table.iterrows()]
     grouped = bool((table["group"] != "").any())
     header = ["variant", "asked", "reached", "accuracy %", "difference, points", "loss, nats", "non-zeros", "collapsed", "seeds"]
     rows = [_row(row) for _, row in table.iterrows()]
@@ -38,6 +44,13 @@ def _row(row: pd.Series) -> list[str]:
         f"{row['collapsed']:.0f}/{row['judged']:.0f}" if not _nan(row["judged"]) else "",
         f"{row['seeds']:.0f}" + (f" ({row['failed']:.0f} failed)" if row["failed"] else ""),
     ]
+
+
+def _brief(row: pd.Series) -> list[str]:
+    name = f"{row['group']}: {row['variant']}" if row["group"] else str(row["variant"])
+    level = row["reached"] if _nan(row["sparsity"]) else row["sparsity"]
+    difference = "" if _nan(row["difference"]) else f"{100 * row['difference']:+.2f}"
+    return [name, "" if _nan(level) else percent(level), _with_interval(row, "accuracy", 100, 2), difference, _row(row)[7]]
 
 
 def _with_interval(row: pd.Series, name: str, scale: float, digits: int, sign: str = "") -> str:
