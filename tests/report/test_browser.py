@@ -92,7 +92,7 @@ def test_choices_change_what_is_shown(opened):
     assert "magnitude + fine-tuning 50 %" in section.locator("h3").all_inner_texts()
     page.locator("#sparsity").get_by_role("button", name="log of what is kept").click()
     page.locator("#training").get_by_role("button", name="train", exact=True).click()
-    page.locator("#weights").get_by_role("button", name="at the end").click()
+    page.locator("#weights").locator(".switch").get_by_role("button", name="at the end").click()
     page.locator("#weights").get_by_label("Variant").select_option("magnitude + fine-tuning")
     assert opened.quiet()
 

@@ -143,7 +143,7 @@ def test_weights_that_grow_back_are_told(small_run):
     records = small_run.records
     records.loc[(records["metric"] == "sparsity") & (records["phase"] == "final"), "value"] *= 0.1
     lines = dict(overview.overview(small_run, tables.summary_table(small_run), None))
-    assert "weights 70 % → 7 %" in lines["Zeros"]
+    assert "“weights” 70 % → 7 %" in lines["Zeros"]
 
 
 def test_histograms_leave_the_exact_zeros_out(run):

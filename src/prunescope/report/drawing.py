@@ -29,6 +29,7 @@ SOFT = "#5b626c"
 
 
 def grid(count: int, each: tuple[float, float] = (2.9, 2.5), **options: Any) -> tuple[Any, list[Any]]:
+    """A figure and its `count` panels, three a row, each of the given size in inches."""
     import matplotlib.pyplot as plt
 
     columns = min(count, 3 if count != 4 else 2)
@@ -48,17 +49,19 @@ def styles(names: Sequence[str], plain: str | None = None) -> Styles:
 
 
 def planes(found: Planes, estimate: dict[str, Any], panels: list[Any], hollow: list[Any]) -> Any:
+    """One information plane a panel: medians over the seeds, colour = moment, layers of a moment joined, hollow = saturated."""
     import matplotlib as mpl
 
     figure, axes = grid(len(panels), sharex=True, sharey=True)
     last = max(1, len(found.moments) - 1)
     shades = mpl.colormaps["viridis"](0.92 * np.arange(len(found.moments)) / last)
     for axis, (label, x, y), saturated in zip(axes, panels, hollow, strict=True):
-        for m, shade in enumerate(shades):
-            alive = np.isfinite(x[:, m]) & np.isfinite(y[:, m])
-            axis.plot(x[alive, m], y[alive, m], color=shade, alpha=0.35, linewidth=0.8)
-            inside = np.where(saturated[alive, m, None], [[1.0, 1.0, 1.0, 1.0]], shade)
-            axis.scatter(x[alive, m], y[alive, m], s=13, c=inside, edgecolors=[shade], linewidths=0.8, zorder=3)
+        paths = [np.column_stack([x[:, m], y[:, m]]) for m in range(x.shape[1])]
+        lines = [path[np.isfinite(path).all(axis=1)] for path in paths]
+        axis.add_collection(mpl.collections.LineCollection(lines, colors=shades, alpha=0.35, linewidths=0.8))
+        tints = np.broadcast_to(shades, (*x.shape, 4)).reshape(-1, 4)
+        inside = np.where(saturated.reshape(-1, 1), 1.0, tints)
+        axis.scatter(x.ravel(), y.ravel(), s=13, c=inside, edgecolors=tints, linewidths=0.8, zorder=3, plotnonfinite=False)
         _name_layers(axis, found, x, y)
         _ceilings(axis, estimate["ceilings"])
         axis.set_title(label)
@@ -77,11 +80,22 @@ def _moment(row: pd.Series) -> str:
 
 
 def _name_layers(axis: Any, found: Planes, x: Any, y: Any) -> None:
+    """Names at the last points; layers that end on (nearly) the same point share one label."""
+    reach = [0.04 * max(1e-9, float(np.ptp(v[np.isfinite(v)]))) for v in (found.x, found.y)]
+    places: list[tuple[float, float, list[str]]] = []
     for layer, name in enumerate(found.layers):
         alive = np.flatnonzero(np.isfinite(x[layer]) & np.isfinite(y[layer]))
-        if len(alive):
-            at = (x[layer, alive[-1]], y[layer, alive[-1]])
-            axis.annotate(name[:14], at, xytext=(0, 6 if layer % 2 else -11), textcoords="offset points", fontsize=6.5, ha="center")
+        if not len(alive):
+            continue
+        end = (float(x[layer, alive[-1]]), float(y[layer, alive[-1]]))
+        near = next((p for p in places if abs(p[0] - end[0]) < reach[0] and abs(p[1] - end[1]) < reach[1]), None)
+        if near is None:
+            places.append((*end, [name[:14]]))
+        else:
+            near[2].append(name[:14])
+    for number, (at_x, at_y, names) in enumerate(places):
+        offset = (0, -11 if number % 2 == 0 else 6)
+        axis.annotate(", ".join(names), (at_x, at_y), xytext=offset, textcoords="offset points", fontsize=6.5, ha="center")
 
 
 def _ceilings(axis: Any, ceilings: dict[str, float]) -> None:
@@ -101,6 +115,7 @@ def _ceilings(axis: Any, ceilings: dict[str, float]) -> None:
 
 
 def information(found: Planes, estimate: dict[str, Any], panels: list[Any]) -> Any:
+    """I(X;T) and I(T;Y) against epochs, one column a panel, medians over the seeds, ceilings dashed."""
     import matplotlib.pyplot as plt
 
     columns = min(4, len(panels))

@@ -26,7 +26,7 @@ Named = tuple[str, Any]
 def write_figures(run: Run, folder: Path | None = None, formats: Sequence[str] = ("svg", "png")) -> list[Path]:
     """The paths written, in `folder` (default: figures/ in the run's folder): planes, information, curves, histograms, sparsity per layer.
 
-    Figures against epochs and of layers show one sparsity a variant (the level that most variants share); the page has all of them.
+    Figures against epochs and of layers show one sparsity a variant (the middle level); the page has all of them.
     A figure whose records are missing is left out. `formats` are any of svg, png, pdf; names from the run are drawn as plain text.
     """
     if wrong := [f for f in formats if f not in FORMATS]:

@@ -54,7 +54,7 @@ function histogramSection() {
   };
   const chooser = cellPicker(unique(all.map((h) => h.cell)), draw);
   draw();
-  return [el("p", { class: "lead", text: `Weights that are not zero, layer by layer (seed ${unique(all.map((h) => h.seed)).join(", ")}). Exact zeros would tower over everything, so they stand in the table.` }),
+  return [el("p", { class: "lead", text: `Weights that are not zero, layer by layer (seed ${unique(all.map((h) => h.seed)).join(", ")}). Exact zeros would tower over everything, so they stand in the table. Small layers are drawn in fewer bins.` }),
     el("div", { class: "controls" }, chooser.node, phases), keys, panels, zero];
 }
 function density(h) { // share of the layer's weights per unit of weight, so that layers of any size and bins of any width compare

@@ -73,7 +73,7 @@ def _accuracy(run: Run, part: pd.DataFrame) -> list[str]:
         row = whole.iloc[0]
         seeds = counted(int(row["seeds"]), "seed") if pd.notna(row["seeds"]) else "the seeds"
         how = f"mean of {seeds}, 95 % interval" if pd.notna(row["accuracy_low"]) else "one seed, so no interval"
-        sentences.append(f"On the test set {row['label']} reaches {100 * row['accuracy']:.1f} %{interval(row, 'accuracy')} ({how}).")
+        sentences.append(f"On the test set “{row['label']}” reaches {100 * row['accuracy']:.1f} %{interval(row, 'accuracy')} ({how}).")
     compared = part[part["difference"].notna() & (part["reached"].fillna(part["sparsity"]) > 0)]
     if len(compared):
         sentences.append(_cost(compared))
@@ -86,13 +86,13 @@ def _cost(compared: pd.DataFrame) -> str:
     if len(sure):
         best = _row(sure, sure["reached"].fillna(sure["sparsity"]).argmax())
         sparsity = best["reached"] if pd.notna(best["reached"]) else best["sparsity"]
-        first = f"Within one point of it with most removed: {best['label']}, {tables.percent(round(sparsity, 4))} gone, {points(best)}"
+        first = f"Within one point of it with most removed: “{best['label']}”, {100 * sparsity:.1f} % gone, {points(best)}"
     else:
         best = _row(compared, compared["difference"].argmax())
-        first = f"No pruned setting is within one point of it for certain; closest is {best['label']} at {points(best)}"
+        first = f"No pruned setting is within one point of it for certain; closest is “{best['label']}” at {points(best)}"
     if best.name == worst.name:
         return first + " (paired by seed)."
-    return first + f"; dearest: {worst['label']} at {points(worst)} (paired by seed)."
+    return first + f"; dearest: “{worst['label']}” at {points(worst)} (paired by seed)."
 
 
 def _row(table: pd.DataFrame, number: int | np.integer) -> pd.Series:
@@ -106,7 +106,7 @@ def _size(run: Run, table: pd.DataFrame) -> list[str]:
     small, large = _row(table, table["nonzero"].argmin()), _row(table, table["nonzero"].argmax())
     if small["nonzero"] == large["nonzero"]:
         return [f"Every setting keeps {large['nonzero']:,.0f} non-zero parameters."]
-    text = f"Non-zero parameters fall from {large['nonzero']:,.0f} to {small['nonzero']:,.0f} ({small['label']})"
+    text = f"Non-zero parameters fall from {large['nonzero']:,.0f} to {small['nonzero']:,.0f} (“{small['label']}”)"
     if small["bytes"] == large["bytes"]:
         text += f", yet the dense file keeps its {size(large['bytes'])}: zeros that stay in place make nothing smaller or faster"
     elif pd.notna(small["bytes"]):
@@ -131,7 +131,7 @@ def _information(run: Run, planes: Planes) -> list[str]:
     name = tables.baseline(run)
     if name is None:
         return []
-    reference = f"than in {name}"
+    reference = f"than in “{name}”"
     sentences = []
     for symbol, values, layers in (("I(X;T)", planes.x, planes.layers), ("I(T;Y)", planes.y, planes.layers[-1:])):
         change = _largest_change(last_moment(values[0]), planes, name, layers)
@@ -141,7 +141,7 @@ def _information(run: Run, planes: Planes) -> list[str]:
             what = f"{abs(about['mean']):.2f} {planes.unit} {'higher' if about['mean'] > 0 else 'lower'}"
             doubt = "; the interval holds zero" if about["low"] < 0 < about["high"] else ""
             where = f"{symbol}{' of the last layer' if len(layers) == 1 else ''}"
-            sentences.append(f"Largest change of {where}: {layer} in {label} ends {what}{ends} {reference}{doubt}.")
+            sentences.append(f"Largest change of {where}: {layer} in “{label}” ends {what}{ends} {reference}{doubt}.")
     return sentences
 
 
@@ -174,7 +174,7 @@ def _chance(table: pd.DataFrame) -> list[str]:
     if lost.empty:
         return [f"None of {int(judged):,} runs ended at chance level."]
     titles = [" ".join(x for x in pair if x) for pair in zip(lost["group"], lost["label"], strict=True)]
-    counts = [f"{t} {c:.0f}/{j:.0f}" for t, c, j in zip(titles, lost["collapsed"], lost["judged"], strict=True)]
+    counts = [f"“{t}” {c:.0f}/{j:.0f}" for t, c, j in zip(titles, lost["collapsed"], lost["judged"], strict=True)]
     more = f" and {len(counts) - 6} more settings" if len(counts) > 6 else ""
     total = int(lost["collapsed"].sum())
     return [f"{total} of {int(judged):,} runs collapsed to chance: {', '.join(counts[:6])}{more}. Means include them."]
@@ -192,5 +192,5 @@ def _regrowth(run: Run) -> list[str]:
         return []
     mean = wide.groupby(level="variant")[["pruned", "final"]].mean()
     shares = {phase: [tables.percent(round(v, 3)) for v in mean.loc[grown.index, phase]] for phase in ("pruned", "final")}
-    told = [f"{name} {was} → {now}" for name, was, now in zip(grown.index, shares["pruned"], shares["final"], strict=True)]
+    told = [f"“{name}” {was} → {now}" for name, was, now in zip(grown.index, shares["pruned"], shares["final"], strict=True)]
     return [f"Pruned weights came back in later training (the masks were not held): sparsity {'; '.join(told)}."]

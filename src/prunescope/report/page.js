@@ -127,10 +127,10 @@ const options = (values, name = String) => values.map((value) => ({ value, label
 
 // Of cells that differ in sparsity one a variant: the level asked for, or the nearest that the variant has.
 const levelsOf = (cells) => unique(cells.filter((c) => cells.some((o) => o.variant === c.variant && o.sparsity !== c.sparsity)).map((c) => c.sparsity)).sort((a, b) => a - b);
-const commonLevel = (cells) => levelsOf(cells).reduce((best, l) => {
-  const held = (v) => unique(cells.filter((c) => c.sparsity === v).map((c) => c.variant)).length;
-  return l > 0 && (best === null || held(l) >= held(best)) ? l : best;
-}, null);
+const commonLevel = (cells) => { // the middle of those there are
+  const levels = levelsOf(cells).filter((l) => l > 0);
+  return levels.length ? levels[levels.length >> 1] : null;
+};
 function atLevel(cells, level) {
   const off = (c) => Math.abs((c.sparsity ?? 2) - (level ?? 0));
   return cells.filter((c) => cells.every((o) => o === c || o.variant !== c.variant || off(c) < off(o) || (off(c) === off(o) && c.index < o.index)));

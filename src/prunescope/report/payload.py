@@ -63,6 +63,7 @@ def number(value: float) -> float | int | None:
 
 
 def numbers(values: Iterable[float]) -> list[float | int | None]:
+    """Each of `values` as `number` gives it."""
     return [number(v) for v in values]
 
 
@@ -164,6 +165,7 @@ def histograms(run: Run, known: pd.DataFrame) -> list[Payload] | None:
             continue
         spent += len(counts)
         outside = _without_zeros(np.asarray(edges, float), np.asarray(counts, float), row["value"], row["n"])
+        edges, outside = _merged(np.asarray(edges, float), outside, row["n"])
         about = {"cell": row["cell"], "seed": row["seed"], "moment": row["moment"], "layer": row["layer"], "zero": number(row["value"])}
         found.append(about | {"edges": numbers(edges), "counts": numbers(outside), "n": number(row["n"])})
     return [h for h in found if not (h["moment"] == "final" and _repeats(h, found))] or None
@@ -183,6 +185,14 @@ def _weight_moments(rows: pd.DataFrame) -> list[str]:
 def _are_bins(edges: Any, counts: Any) -> bool:
     lists = isinstance(edges, list) and isinstance(counts, list)
     return lists and bool(counts) and len(edges) == len(counts) + 1 and all(isinstance(v, int | float) for v in edges + counts)
+
+
+def _merged(edges: np.ndarray, counts: np.ndarray, n: float) -> tuple[np.ndarray, np.ndarray]:
+    """Neighbouring bins joined until there are about 2 n^(1/3) (Rice's rule), at least 8: small layers would show nothing but noise."""
+    wanted = max(8.0, 2 * n ** (1 / 3)) if n > 0 else len(counts)
+    step = max(1, round(len(counts) / wanted))
+    starts = np.arange(0, len(counts), step)
+    return np.append(edges[starts], edges[-1]), np.add.reduceat(counts, starts)
 
 
 def _without_zeros(edges: np.ndarray, counts: np.ndarray, zero: float, n: float) -> np.ndarray:

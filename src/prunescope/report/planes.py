@@ -160,7 +160,7 @@ def _estimate(label: str, rows: pd.DataFrame) -> dict[str, Any]:
     return {
         "label": label,
         "estimator": str(rows["estimator"].iloc[0]),
-        "resolution": resolutions[0] if len(resolutions) == 1 else "differs between layers" if resolutions else "",
+        "resolution": "; ".join(resolutions[:2]) + (" and others" if len(resolutions) > 2 else ""),
         "split": ", ".join(dict.fromkeys(map(str, rows["split"]))),
         "n": sorted({int(n) for n in rows["n"].dropna().unique()}),
         "ceilings": {name: value for name, value in ceilings.items() if value is not None},

@@ -53,7 +53,8 @@ function summaryTable() {
   const heads = [
     GROUPS.length > 1 && { key: "group", label: "Group", text: true },
     { key: "variant", label: "Variant", text: true, wide: true },
-    has("reached") && { key: "reached", label: "Sparsity", show: (v, r) => sparsityCell(v, r), title: "fraction removed of all prunable weights, as reached; what was asked for where it differs" },
+    { key: "sparsity", label: "Asked", show: (v) => (known(v) ? sparsityName(v) : "–"), title: "sparsity asked for, of the layers that are pruned" },
+    has("reached") && { key: "reached", label: "Reached", show: (v) => percent(v), title: "sparsity reached: exact zeros among all prunable weights, exempt layers included" },
     has("accuracy") && { key: "accuracy", label: "Test accuracy %", show: (v, r) => withInterval(known(v) ? bare(v) : "–", r.accuracy_low, r.accuracy_high, bare), title: "mean over seeds [95 % interval]" },
     has("difference") && { key: "difference", label: "Δ points", show: (v, r) => withInterval(points(v), r.difference_low, r.difference_high, points), title: "difference of accuracy to the reference of the same seed, in percentage points [95 % interval]" },
     has("loss") && { key: "loss", label: "Test loss", show: (v, r) => withInterval(fixed(v, 3), r.loss_low, r.loss_high, (x) => fixed(x, 3)), title: "mean over seeds [95 % interval]" },
@@ -66,9 +67,4 @@ function summaryTable() {
     has("seconds") && { key: "seconds", label: "Time", show: duration, title: "median time of a trial" },
   ].filter(Boolean);
   return sortable(heads, rows, { label: "Summary", rowClass: (r) => (r.baseline ? "base" : null) });
-}
-function sparsityCell(reached, row) {
-  if (!known(reached)) return sparsityName(row.sparsity);
-  const text = percent(reached, 1);
-  return known(row.sparsity) && Math.abs(reached - row.sparsity) >= 0.0005 ? el("span", { text }, el("small", { text: ` (asked ${sparsityName(row.sparsity)})` })) : text;
 }

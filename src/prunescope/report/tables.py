@@ -29,21 +29,23 @@ def cells(run: Run) -> pd.DataFrame:
     groups = {name: i for i, name in enumerate(dict.fromkeys(found["group"]))}
     found = found.assign(g=found["group"].map(groups), v=found["variant"].map(order))
     found = found.sort_values(["g", "v", "sparsity"], na_position="last").drop(columns=["g", "v"]).reset_index(drop=True)
-    levels = found.groupby("variant")["sparsity"].transform(lambda s: s.nunique(dropna=False))
-    found["label"] = [
-        v if n < 2 or pd.isna(s) else f"{v} {percent(s)}" for v, s, n in zip(found["variant"], found["sparsity"], levels, strict=True)
-    ]
+    several = several_levels(found) & found["sparsity"].notna()
+    found["label"] = [f"{v} {percent(s)}" if many else v for v, s, many in zip(found["variant"], found["sparsity"], several, strict=True)]
     return found
 
 
 def one_level(known: pd.DataFrame) -> list[int]:
-    """One cell of each group and variant, for figures without room for all: the level most variants share, or the nearest to it."""
-    several = known.groupby(["group", "variant"])["sparsity"].transform("nunique") > 1
-    shared = known[several & (known["sparsity"] > 0)].groupby("sparsity")["variant"].nunique()
-    level = float(shared[shared == shared.max()].index.max()) if len(shared) else 0.0
+    """One cell of each group and variant, for figures without room for all: the middle of the levels there are, or the nearest to it."""
+    levels = np.unique(known.loc[(known["sparsity"] > 0) & several_levels(known), "sparsity"])
+    level = float(levels[len(levels) // 2]) if len(levels) else 0.0
     away = (known["sparsity"].fillna(2.0) - level).abs()
     nearest = known.assign(away=away).sort_values("away", kind="stable").drop_duplicates(["group", "variant"])
     return sorted(nearest.index)
+
+
+def several_levels(known: pd.DataFrame) -> pd.Series:
+    """Whether each cell's variant was run at more than one sparsity."""
+    return known.groupby("variant")["sparsity"].transform(lambda s: s.nunique(dropna=False)) > 1
 
 
 def percent(fraction: float) -> str:
