@@ -1,6 +1,11 @@
 """Mutual information and entropy in bits: one verb over many estimators, and the information plane built from them."""
 
-from prunescope.information import binning, discrete
+import prunescope.information.binning
+import prunescope.information.density
+import prunescope.information.discrete
+import prunescope.information.gaussian
+import prunescope.information.kernel
+import prunescope.information.knn  # noqa: F401  (each family registers its estimators)
 from prunescope.information.estimate import conditional_mutual_information, entropy, mutual_information
 from prunescope.information.plane import PlanePoint, plane_convergence, plane_points
 from prunescope.information.raw import Raw
@@ -10,9 +15,7 @@ __all__ = [
     "PlanePoint",
     "Raw",
     "Reference",
-    "binning",
     "conditional_mutual_information",
-    "discrete",
     "entropy",
     "mutual_information",
     "plane_convergence",

@@ -119,7 +119,7 @@ def row_keys(x: Tensor, code: Coder, lowest: int, highest: int, *, columns: int 
     bound = max(abs(lowest), abs(highest), 1)
     if bound >= 2**28:
         raise EstimateError(f"codes up to {bound}: expected fewer than 2^28 levels a column, use wider bins")
-    wide = bound > 1024 or not _float32_products_exact()
+    wide = bound > 1024 or not float32_products_exact()
     rows = max(1, min(n, TILE // max(d, 1)))
     buffer = torch.empty(rows, d, dtype=torch.float64 if wide else torch.float32, device=x.device)
     exact = d * np.log2(levels) < 62.9
@@ -132,7 +132,7 @@ def row_keys(x: Tensor, code: Coder, lowest: int, highest: int, *, columns: int 
     return torch.cat(keys).cpu().numpy()
 
 
-def _float32_products_exact() -> bool:
+def float32_products_exact() -> bool:
     """Whether float32 matrix products keep all 24 bits: a user may have traded them for speed."""
     return torch.get_float32_matmul_precision() == "highest"
 

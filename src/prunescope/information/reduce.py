@@ -18,7 +18,7 @@ def pca(x: Tensor, *, dimensions: int) -> Tensor:
     Computed from the d x d or the n x n product, whichever is smaller, in float64; signs make each component's largest loading
     positive. Information can only be lost: what the estimator then gives is a lower bound on its value for all columns.
     """
-    centred = x.double() - x.double().mean(-2, keepdim=True)
+    centred: Tensor = x.double() - x.double().mean(-2, keepdim=True)
     n, d = x.shape[-2:]
     if d <= n:
         axes = torch.linalg.eigh(centred.mT @ centred)[1][..., -dimensions:].flip(-1)
@@ -29,7 +29,8 @@ def pca(x: Tensor, *, dimensions: int) -> Tensor:
         left = left[..., -dimensions:].flip(-1)
         signs = _signs(centred.mT @ left)
         scores = left * roots[..., None, :] * signs
-    return scores.to(x.dtype)
+    kept: Tensor = scores.to(x.dtype)
+    return kept
 
 
 def _signs(axes: Tensor) -> Tensor:
