@@ -5,7 +5,10 @@ import prunescope.information.density
 import prunescope.information.discrete
 import prunescope.information.gaussian
 import prunescope.information.kernel
-import prunescope.information.knn  # noqa: F401  (each family registers its estimators)
+import prunescope.information.knn
+import prunescope.information.noisy
+import prunescope.information.quantised
+import prunescope.information.renyi  # noqa: F401  (each family registers its estimators)
 from prunescope.information.estimate import conditional_mutual_information, entropy, mutual_information
 from prunescope.information.plane import PlanePoint, plane_convergence, plane_points
 from prunescope.information.raw import Raw

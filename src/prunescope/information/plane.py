@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 import prunescope.information.binning  # noqa: F401  (registers the default estimator)
-from prunescope.information.estimate import mutual_information, saturated
+from prunescope.information.estimate import fits, mutual_information, saturated
 from prunescope.information.raw import Raw
 from prunescope.information.reduce import reduced
 from prunescope.information.reference import InputMode, Reference, reference
@@ -25,6 +25,7 @@ Spatial = Literal["flatten", "mean"]
 Spec = str | Mapping[str, Any]
 Bounds = tuple[float, float]
 
+LABELS = {"ksg": "ross", "ksg-lnc": "ross"}  # the estimator that stands in for one of continuous pairs when T is paired with labels
 OVER = 0.01  # bits by which a later layer may exceed an earlier one before it is marked
 
 
@@ -101,7 +102,6 @@ def _rows(layer: str, values: Tensor, n: int, spatial: Spatial, replicates: bool
     t = values.detach() if replicates else values.detach()[None]
     if t.ndim < 2 or t.shape[1] != n:
         raise EstimateError(f"layer {layer!r}: expected {n} samples as in y, got activations of shape {tuple(values.shape)}")
-    t = t if t.dtype in (torch.float32, torch.float64) else t.to(torch.float32)
     text = ""
     if t.ndim > 3:
         if spatial == "mean":  # images are (channels, height, width), token sequences (tokens, features)
@@ -135,6 +135,8 @@ class _Task:
 
     def layer(self, layer: str, order: int, t: Tensor, shape_text: str, bounds: Bounds | None) -> list[PlanePoint]:
         """The points of one layer (B, n, d)."""
+        if not self.entry.traits.get("codes") and t.dtype not in (torch.float32, torch.float64):
+            t = t.to(torch.float32)
         t, step_text = reduced(t, self.step)
         texts = (shape_text, step_text)
         rows = self._own(t, bounds) if "plane" in self.entry.traits else self._verb(t)
@@ -173,8 +175,11 @@ class _Task:
 
     def _verb(self, t: Tensor) -> Rows:
         """Values from the verb, for estimators that know nothing of planes: T with the labels, and with the input where there is one."""
-        label = estimators.get(self.entry.traits.get("labels", self.entry.name))
-        rows: Rows = [("mi_label", self._verbs(label, t, self.ref.labels), self._stated())]
+        label = estimators.get(LABELS.get(self.entry.name, self.entry.name))
+        able = fits(label, "continuous", "discrete")
+        other = self.ref.labels if able else torch.nn.functional.one_hot(self.ref.label_ids).to(torch.float32)
+        stated = self._stated() + ("" if able else ", labels as one-hot columns")
+        rows: Rows = [("mi_label", self._verbs(label, t, other), stated)]
         if self.ref.input_values is not None:
             text = f"{self._stated()}; finite-sample value, for a deterministic network the truth is infinite or H(X)"
             rows.append(("mi_input", self._verbs(self.entry, t, self.ref.input_values), text))

@@ -43,6 +43,11 @@ class Reference:
         return len(self.labels)
 
     @property
+    def label_ids(self) -> Tensor:
+        """Labels as class numbers from 0 (n,) int64."""
+        return torch.from_numpy(self.label_groups.ids[0])
+
+    @property
     def label_entropy(self) -> float:
         return float(self.label_groups.entropy()[0])
 

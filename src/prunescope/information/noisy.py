@@ -1,0 +1,108 @@
+"""Noisy networks (nats): noise added to every layer makes I(X; T) finite, and sampling the noise estimates it."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Generator, Tensor
+
+from prunescope.information.discrete import label_entropy
+from prunescope.information.kernel import noise_variance
+from prunescope.information.raw import Raw
+from prunescope.information.reference import Reference
+from prunescope.registry import estimators
+from prunescope.rng import torch_generator
+from prunescope.types import EstimateError
+
+TILE = 512
+
+
+def _log_densities(t: Tensor, labels: Tensor, variance: float, draws: int, generator: Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """log of the mixture's density over that of the noise itself at noisy samples, of all components and of the own class (n * draws,).
+
+    Both are relative to the peak of one component; the third is |z|^2 / 2 of the noise, so that h(noise) cancels sample by sample.
+    """
+    n, d = t.shape
+    z = (t.double() - t.double().mean(0)) / math.sqrt(2 * variance)
+    norms = z.square().sum(1)
+    order = labels.sort(stable=True).indices
+    z, norms, labels = z[order], norms[order], labels[order]
+    _, sizes = labels.unique_consecutive(return_counts=True)
+    own = torch.repeat_interleave(sizes, sizes)
+    total, within, self_term = [], [], []
+    for start in range(0, n * draws, TILE):
+        centre = torch.arange(start, min(start + TILE, n * draws)) // draws
+        noise = torch.randn(len(centre), d, generator=generator, dtype=torch.float64).to(z.device) / math.sqrt(2)
+        point = z[centre] + noise
+        exponent = torch.addmm(point.square().sum(1)[:, None] + norms[None], point, z.mT, beta=-1, alpha=2).clamp_max_(0.0)
+        total.append(torch.logsumexp(exponent, 1) - math.log(n))
+        exponent.masked_fill_(labels[centre, None] != labels[None], -math.inf)
+        within.append(torch.logsumexp(exponent, 1) - own[centre].double().log())
+        self_term.append(-noise.square().sum(1))
+    return torch.cat(total), torch.cat(within), torch.cat(self_term)
+
+
+def _information(
+    t: Tensor, labels: Tensor, noise: float, draws: int, generator: Generator, relative: bool
+) -> dict[str, tuple[float, float]]:
+    """I(X; T) and I(T; Y) in nats, each with the standard error of the noise draws."""
+    if draws < 1:
+        raise EstimateError(f"draws={draws}: expected at least one noise draw for every sample")
+    variance = noise_variance(t, noise, relative)
+    total, within, own = _log_densities(t, labels.to(t.device), variance, draws, generator)
+    found = {"mi_input": own - total, "mi_label": within - total}
+    return {name: (float(v.mean()), float(v.std() / math.sqrt(len(v)))) for name, v in found.items()}
+
+
+def noisy_plane(
+    t: Tensor, ref: Reference, *, noise: float = 1e-2, relative: bool = False, draws: int = 1, generator: Generator | None = None
+) -> dict[str, Raw]:
+    """I(X; T + noise) and I(T + noise; Y) (nats) of a layer t (B, n, d), exact for that noise up to sampling."""
+    if not bool(torch.isfinite(t).all()):
+        raise EstimateError("activations: expected finite numbers, got NaN or infinite ones; drop or mend those samples")
+    generator = generator or torch_generator(0, "noisy")
+    found = [_information(one, ref.labels, noise, draws, generator, relative) for one in t]
+    text = f"Gaussian noise of {noise:g} {'of the variance' if relative else 'variance'}, {draws} draw{'s' * (draws > 1)} a sample"
+    known = min(math.log(ref.n), ref.input_entropy)
+    ceilings = {"mi_label": min(known, ref.label_entropy), "mi_input": known}
+    return {
+        name: Raw(
+            torch.tensor([f[name][0] for f in found], dtype=torch.float64),
+            torch.tensor([f[name][1] for f in found], dtype=torch.float64),
+            ceiling,
+            (),
+            {"resolution": text},
+        )
+        for name, ceiling in ceilings.items()
+    }
+
+
+@estimators(
+    "noisy",
+    source="Goldfeld et al. 2019, eq. 9 to 12 (sample propagation), sec. 5.2 (Monte Carlo integration)",
+    x="continuous",
+    y="discrete",
+    symmetric=False,
+    invariant=("shift", "permutation", "rotation"),
+    batched=False,
+    consistent=False,
+    quantities=("mi",),
+    plane=noisy_plane,
+)
+def noisy(
+    x: Tensor, y: Tensor, *, noise: float = 1e-2, relative: bool = False, draws: int = 1, generator: Generator | None = None
+) -> Raw:
+    """Mutual information (nats) of x + Gaussian noise of variance `noise` with labels y: mean log p(t | y) / p(t) at noisy samples t.
+
+    x (n, d), y (n,) int64; p are the mixtures of Gaussians around the samples, integrated by `draws` noise draws a sample, whose
+    standard error is given. Exact for the samples at hand and that noise; for the population it is biased upwards, by a
+    constant^d / sqrt n: with noise far below the samples' distances it is H(Y) whatever the dependence ("saturated").
+    Errors: EstimateError for a variance or a number of draws that is not positive.
+
+    >>> far = torch.tensor([[0.0], [0.0], [9.0], [9.0]])
+    >>> round(float(noisy(far, torch.tensor([0, 0, 1, 1])).value) / math.log(2), 9)
+    1.0
+    """
+    value, stderr = _information(x, y, noise, draws, generator or torch_generator(0, "noisy"), relative)["mi_label"]
+    return Raw(torch.tensor(value, dtype=torch.float64), torch.tensor(stderr, dtype=torch.float64), label_entropy(y))
