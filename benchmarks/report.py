@@ -1,4 +1,4 @@
-"""The report of 100 trials x 400 epochs x 7 layers: seconds to write, megabytes, seconds to the first picture and to the last, ms a slider step.
+"""The report of 100 trials x 400 epochs x 7 layers: seconds to write, megabytes, seconds to the first picture, ms a slider step.
 
 Run: python benchmarks/report.py (needs Playwright for Python and Chromium). The run is made up by tests/report/fakerun.py.
 """
@@ -48,7 +48,8 @@ def main() -> None:
         last = time.perf_counter() - start
         paint = page.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime")
         steps = page.evaluate(STEPS)
-        print(f"first picture {paint / 1e3:.2f} s, last {last:.2f} s, slider {sum(steps) / len(steps):.0f} ms a step (worst {max(steps):.0f})")
+        mean, worst = sum(steps) / len(steps), max(steps)
+        print(f"first picture {paint / 1e3:.2f} s, last {last:.2f} s, slider {mean:.0f} ms a step (worst {worst:.0f})")
         browser.close()
 
 

@@ -160,3 +160,25 @@ def test_histograms_leave_the_exact_zeros_out(run):
 def test_damaged_histograms_are_left_out(small_run, parameters):
     small_run.records.loc[small_run.records["metric"] == "weight_histogram", "parameters"] = parameters
     assert payload.histograms(small_run, tables.cells(small_run)) is None
+
+
+def test_figures_show_the_middle_level_or_the_nearest_to_it(run):
+    known = tables.cells(run)
+    shown = known.loc[tables.one_level(known)]
+    assert shown["label"].tolist().count("magnitude + fine-tuning 90 %") == 2  # of 50, 80, 90, 95, 98
+    assert len(shown) == known[["group", "variant"]].drop_duplicates().shape[0]
+
+
+def test_without_comparison_the_course_of_the_last_layer_is_told(tmp_path):
+    run = make_run(tmp_path, Made(groups=("",), seeds=2, variants={"alone": ((None,), False)}), baseline=None)
+    lines = dict(overview.overview(run, tables.summary_table(run), planes.planes(run.records)))
+    assert lines["Information"].startswith("In “alone” the last layer (output) moves over training: I(T;Y) from ")
+    assert "Size" not in lines
+
+
+def test_accuracy_right_after_pruning_stands_at_the_sparsity_of_that_moment(small_run):
+    records = small_run.records
+    records.loc[(records["metric"] == "sparsity") & (records["phase"] == "final"), "value"] = 0.01
+    points = curves.sparsity_points(small_run)
+    assert (points.loc[points["moment"] == "final", "x"] == 0.01).all()
+    assert sorted(points.loc[points["moment"] == "pruned", "x"].unique()) == [0.5, 0.9]

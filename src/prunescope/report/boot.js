@@ -18,12 +18,12 @@ function boot() {
   document.body.append(tip);
   theme();
   head();
-  section("summary", "Summary", DATA.about.baseline ? `Each row is compared with ${DATA.about.baseline} of the same seed. Square brackets: 95 % intervals over the seeds. Click a heading to sort.`
+  section("summary", "Summary", CELLS.length < 2 ? null : DATA.about.baseline ? `Each row is compared with ${DATA.about.baseline} of the same seed. Square brackets: 95 % intervals over the seeds. Click a heading to sort.`
     : "Each row is compared with the same variant at sparsity 0. Square brackets: 95 % intervals over the seeds. Click a heading to sort.", () => [summaryTable(), alike()]);
   if (DATA.unfinished.length) section("failed", "Trials without results", null, () => [unfinishedTable()]);
   if (P) informationSections();
   if (POINTS.some((p) => p.metric === "accuracy" && p.moment === "final")) section("runs", "Every run", "One ring a seed, a bar for the mean, a pale band for its 95 % interval.", runsSection);
-  if (POINTS.length && unique(POINTS.map((p) => p.x)).length > 1) section("sparsity", "Against sparsity", null, sparsitySweepSection);
+  if (unique(POINTS.filter((p) => !p.cell.baseline && p.moment === "final").map((p) => p.x)).length > 1) section("sparsity", "Against sparsity", null, sparsitySweepSection);
   if (DATA.epochs) section("training", "Training", null, epochSection);
   if (DATA.histograms) section("weights", "Weights", null, histogramSection);
   if (DATA.layers) section("layers", "Sparsity per layer", null, sparsitySection);

@@ -90,12 +90,11 @@ def sparsity_points(run: Run) -> pd.DataFrame:
     """
     known = tables.cells(run)
     whole = run.records[run.records["layer"] == ""]
-    reached = stats.select(whole, "sparsity", phase="final").drop_duplicates("trial").set_index("trial")["value"]
-    frames = [_points(whole, metric, "final", split, reached, known) for metric, split in _headline_splits()]
+    frames = [_points(whole, metric, "final", split, known) for metric, split in _headline_splits()]
     pruned = whole[(whole["phase"] == "pruned") & ~tables.at_initialisation(run.records).loc[whole.index]]
     if (whole["phase"] == "finetune").any() and len(pruned):
         split = "test" if "test" in set(pruned["split"]) else "validation" if "validation" in set(pruned["split"]) else "train"
-        frames += [_points(pruned, metric, "pruned", split, reached, known) for metric in QUALITY]
+        frames += [_points(pruned, metric, "pruned", split, known) for metric in QUALITY]
     found = [frame for frame in frames if len(frame)]
     columns = ["cell", "metric", "moment", "split", "x", "mean", "low", "high", "n", "values"]
     return pd.concat(found, ignore_index=True)[columns] if found else pd.DataFrame(columns=columns)
@@ -105,7 +104,8 @@ def _headline_splits() -> list[tuple[str, str]]:
     return [(metric, "test" if metric in QUALITY else "") for metric in LEVELS]
 
 
-def _points(whole: pd.DataFrame, metric: str, moment: str, split: str, reached: pd.Series, known: pd.DataFrame) -> pd.DataFrame:
+def _points(whole: pd.DataFrame, metric: str, moment: str, split: str, known: pd.DataFrame) -> pd.DataFrame:
+    reached = tables.last_a_trial(stats.select(whole, "sparsity", phase=moment)).set_index("trial")["value"]
     rows = tables.last_a_trial(stats.select(whole, metric, phase=moment, split=split))
     rows = rows.assign(cell=tables.cell_numbers(rows, known), x=rows["trial"].map(reached).fillna(rows["sparsity"]))
     described = []

@@ -81,6 +81,8 @@ def _moment(row: pd.Series) -> str:
 
 def _name_layers(axis: Any, found: Planes, x: Any, y: Any) -> None:
     """Names at the last points; layers that end on (nearly) the same point share one label."""
+    from matplotlib import patheffects
+
     reach = [0.04 * max(1e-9, float(np.ptp(v[np.isfinite(v)]))) for v in (found.x, found.y)]
     places: list[tuple[float, float, list[str]]] = []
     for layer, name in enumerate(found.layers):
@@ -94,8 +96,10 @@ def _name_layers(axis: Any, found: Planes, x: Any, y: Any) -> None:
         else:
             near[2].append(name[:14])
     for number, (at_x, at_y, names) in enumerate(places):
-        offset = (0, -11 if number % 2 == 0 else 6)
-        axis.annotate(", ".join(names), (at_x, at_y), xytext=offset, textcoords="offset points", fontsize=6.5, ha="center")
+        right = at_x > np.nanmean(found.x) and len(names) > 1
+        offset = (2 if right else 0, -11 if number % 2 == 0 else 6)
+        label = axis.annotate(", ".join(names), (at_x, at_y), xytext=offset, textcoords="offset points", fontsize=6.5)
+        label.set(ha="right" if right else "center", path_effects=[patheffects.withStroke(linewidth=2, foreground="w")])
 
 
 def _ceilings(axis: Any, ceilings: dict[str, float]) -> None:

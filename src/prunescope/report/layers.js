@@ -1,11 +1,11 @@
 // What pruning left of each layer: histograms of the weights, sparsity bars, pictures of the masks.
 
-const MOMENT_NAMES = { initial: "at initialisation", train: "before pruning", pruned: "after pruning", finetune: "after fine-tuning", final: "at the end" };
+const MOMENT_NAMES = { initial: "at initialisation", train: "after training", pruned: "after pruning", finetune: "after fine-tuning", final: "at the end" };
 
 // A choice of one cell by group, variant and sparsity; `cells` are those that have something to show.
 function cellPicker(cells, change) {
   const holder = el("span", { class: "controls" });
-  const start = cells.find((i) => CELLS[i].sparsity > 0) ?? cells[0];
+  const start = cells.find((i) => CELLS[i].sparsity > 0) ?? cells.find((i) => !CELLS[i].baseline) ?? cells[0];
   let now = CELLS[start];
   const pick = (wanted) => {
     const among = cells.map((i) => CELLS[i]);

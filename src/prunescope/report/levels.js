@@ -52,7 +52,7 @@ function sweepChart(points_, metric, kind) {
   return lineChart({
     title: `${["accuracy", "loss"].includes(metric) ? `${points_[0].split} ` : ""}${METRIC_NAMES[metric]}`, height: 310, lines, rules,
     aria: `${METRIC_NAMES[metric]} against sparsity: ${lines.map((l) => `${l.label} from ${tellMetric(metric)(l.y[0])} at ${percent(l.x[0])} to ${tellMetric(metric)(l.y.at(-1))} at ${percent(l.x.at(-1))}`).join("; ")}`,
-    x: { kind, domain: kind === "kept" ? [0, Math.max(...levels)] : [-0.02, Math.max(...levels) > 0.9 ? 1 : Math.max(...levels) + 0.02], label: "sparsity (fraction removed)", name: "sparsity", format: (v) => `${Number((100 * v).toPrecision(5))} %`, tell: (v) => percent(v, 2) },
+    x: { kind, domain: kind === "kept" ? [0, Math.max(...levels)] : [-0.02 * Math.max(...levels), Math.max(...levels) > 0.9 ? 1 : 1.04 * Math.max(...levels)], label: "sparsity (fraction removed)", name: "sparsity", format: (v) => `${Number((100 * v).toPrecision(5))} %`, tell: (v) => percent(v, 2) },
     y: { kind: "linear", domain: ["accuracy", "loss"].includes(metric) ? padded(spread, 0.06) : [0, 1.08 * spread[1] || 1], name: METRIC_NAMES[metric], format: tickMetric(metric), tell: tellMetric(metric) },
   });
 }

@@ -73,6 +73,8 @@ def _accuracy(run: Run, part: pd.DataFrame) -> list[str]:
         row = whole.iloc[0]
         seeds = counted(int(row["seeds"]), "seed") if pd.notna(row["seeds"]) else "the seeds"
         how = f"mean of {seeds}, 95 % interval" if pd.notna(row["accuracy_low"]) else "one seed, so no interval"
+        if 1 < row["seeds"] < 5:
+            how += f", which from so few holds the truth at most {100 * (1 - 2.0 ** (1 - row['seeds'])):.0f} % of the time"
         sentences.append(f"On the test set “{row['label']}” reaches {100 * row['accuracy']:.1f} %{interval(row, 'accuracy')} ({how}).")
     compared = part[part["difference"].notna() & (part["reached"].fillna(part["sparsity"]) > 0)]
     if len(compared):
@@ -101,7 +103,7 @@ def _row(table: pd.DataFrame, number: int | np.integer) -> pd.Series:
 
 
 def _size(run: Run, table: pd.DataFrame) -> list[str]:
-    if table["nonzero"].isna().all():
+    if len(table) < 2 or table["nonzero"].isna().all():
         return []
     small, large = _row(table, table["nonzero"].argmin()), _row(table, table["nonzero"].argmax())
     if small["nonzero"] == large["nonzero"]:
@@ -129,8 +131,8 @@ def size(count: float) -> str:
 def _information(run: Run, planes: Planes) -> list[str]:
     """The largest paired change of I(X;T), and of I(T;Y) in the last layer, at the last recorded moment of each trial."""
     name = tables.baseline(run)
-    if name is None:
-        return []
+    if name is None or planes.trials["variant"].nunique() < 2:
+        return _course(planes)
     reference = f"than in “{name}”"
     sentences = []
     for symbol, values, layers in (("I(X;T)", planes.x, planes.layers), ("I(T;Y)", planes.y, planes.layers[-1:])):
@@ -143,6 +145,19 @@ def _information(run: Run, planes: Planes) -> list[str]:
             where = f"{symbol}{' of the last layer' if len(layers) == 1 else ''}"
             sentences.append(f"Largest change of {where}: {layer} in “{label}” ends {what}{ends} {reference}{doubt}.")
     return sentences
+
+
+def _course(planes: Planes) -> list[str]:
+    """How the last layer moved over training in the first variant: all there is to tell where nothing is compared."""
+    first = planes.trials.iloc[0]
+    x, y = planes.median(0, (planes.trials[["group", "variant"]] == first[["group", "variant"]]).all(axis=1).to_numpy())
+    layer = int(np.flatnonzero(np.isfinite(x).any(axis=1))[-1])
+    told = []
+    for symbol, values in (("I(T;Y)", y[layer]), ("I(X;T)", x[layer])):
+        seen = values[np.isfinite(values)]
+        peak = f" over {seen.max():.2f}" if len(seen) and seen.max() > max(seen[0], seen[-1]) + 0.05 else ""
+        told.append(f"{symbol} from {seen[0]:.2f}{peak} to {seen[-1]:.2f} {planes.unit}" if len(seen) else f"{symbol} not measured")
+    return [f"In “{first['variant']}” the last layer ({planes.layers[layer]}) moves over training: {', '.join(told)} (medians over seeds)."]
 
 
 def last_moment(values: np.ndarray) -> np.ndarray:
@@ -172,7 +187,7 @@ def _chance(table: pd.DataFrame) -> list[str]:
         return []
     lost = table[table["collapsed"] > 0]
     if lost.empty:
-        return [f"None of {int(judged):,} runs ended at chance level."]
+        return [f"{counted(int(judged), 'run')}, none of them at chance level in the end."]
     titles = [" ".join(x for x in pair if x) for pair in zip(lost["group"], lost["label"], strict=True)]
     counts = [f"“{t}” {c:.0f}/{j:.0f}" for t, c, j in zip(titles, lost["collapsed"], lost["judged"], strict=True)]
     more = f" and {len(counts) - 6} more settings" if len(counts) > 6 else ""

@@ -34,6 +34,7 @@ def payload(run: Run) -> Payload:
     return {
         "about": {key: run.experiment.get(key) for key in ABOUT},
         "problems": [str(p) for p in run.problems],
+        "pruned": bool((table["reached"] > 0).any()),
         "overview": [list(line) for line in overview(run, table, found)],
         "caveats": caveats(run, table, found),
         "cells": _cells(run, known),
@@ -172,9 +173,9 @@ def histograms(run: Run, known: pd.DataFrame) -> list[Payload] | None:
 
 
 def _repeats(last: Payload, found: list[Payload]) -> bool:
-    """Whether the final weights are those after fine-tuning, so that one picture serves both."""
+    """Whether the final weights are those after fine-tuning, or after training where nothing followed: one picture serves both."""
     same = ("cell", "layer", "edges", "counts")
-    return any(h["moment"] == "finetune" and all(h[key] == last[key] for key in same) for h in found)
+    return any(h["moment"] in ("train", "finetune") and all(h[key] == last[key] for key in same) for h in found)
 
 
 def _weight_moments(rows: pd.DataFrame) -> list[str]:
@@ -191,7 +192,7 @@ def _merged(edges: np.ndarray, counts: np.ndarray, n: float) -> tuple[np.ndarray
     """Neighbouring bins joined until there are about 2 n^(1/3) (Rice's rule), at least 8: small layers would show nothing but noise."""
     wanted = max(8.0, 2 * n ** (1 / 3)) if n > 0 else len(counts)
     step = max(1, round(len(counts) / wanted))
-    starts = np.arange(0, len(counts), step)
+    starts = np.linspace(0, len(counts), -(-len(counts) // step) + 1).round().astype(int)[:-1]
     return np.append(edges[starts], edges[-1]), np.add.reduceat(counts, starts)
 
 

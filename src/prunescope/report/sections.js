@@ -22,7 +22,7 @@ function head() {
   if (A.faults?.length) main.append(box("Settings of the published study that are known to be faulty, kept on purpose", A.faults));
   if (DATA.problems.length) main.append(box("What this run folder lacks", DATA.problems));
   const lines = DATA.overview.map(([topic, text], i, all) => el("div", {}, el("dt", { text: i && all[i - 1][0] === topic ? "" : topic }), el("dd", { text })));
-  main.append(el("h2", { id: "did", text: "What pruning did" }), el("dl", { class: "did", "aria-labelledby": "did" }, ...lines));
+  main.append(el("h2", { id: "did", text: DATA.pruned ? "What pruning did" : "In short" }), el("dl", { class: "did", "aria-labelledby": "did" }, ...lines));
 }
 const box = (title, items) => el("div", { class: "box", role: "note" }, el("h2", { text: title }), el("ul", {}, ...items.map((text) => el("li", { text }))));
 

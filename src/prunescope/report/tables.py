@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 CELL = list(stats.CELL)
 SIZES = ("parameters", "nonzero", "bytes", "flops", "latency_ms")
-PHASES = {"train": "before pruning", "pruned": "after pruning", "finetune": "after fine-tuning", "final": "at the end"}
+PHASES = {"train": "after training", "pruned": "after pruning", "finetune": "after fine-tuning", "final": "at the end"}
 
 
 def cells(run: Run) -> pd.DataFrame:
