@@ -42,10 +42,18 @@ class Grid:
         if self.edges is not None:
             out.copy_(_cells(x, self.edges))
             return
-        torch.sub(x, self.origin, out=out) if x.dtype == out.dtype else out.copy_(x).sub_(self.origin)
+        if self.near_zero and x.dtype == out.dtype:
+            torch.add(-self.origin * self.scale, x, alpha=float(self.scale), out=out)
+        else:
+            (torch.sub(x, self.origin, out=out) if x.dtype == out.dtype else out.copy_(x).sub_(self.origin)).mul_(self.scale)
         if not math.isfinite(float(out.sum())):
             _finite(x)
-        out.mul_(self.scale).floor_().clamp_(self.lowest, self.highest)
+        out.floor_().clamp_(self.lowest, self.highest)
+
+    @property
+    def near_zero(self) -> bool:
+        """Whether one pass, x * scale - origin * scale, loses nothing: the range lies around zero or near it."""
+        return self.origin.ndim == 0 and abs(float(self.origin * self.scale)) <= 2 * self.bins
 
 
 def _cells(x: Tensor, edges: Tensor) -> Tensor:

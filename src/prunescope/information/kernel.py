@@ -18,7 +18,7 @@ from prunescope.information.reference import Reference
 from prunescope.registry import estimators
 from prunescope.types import EstimateError
 
-TILE = 1024
+TILE = 512
 FEW = 1 << 21  # numbers gathered at a time where only few pairs of a tile matter
 NEGLIGIBLE = 45.0  # exp(-45) beside a sample's own term of 1 is lost in float64's rounding of any sum that matters
 EXACT_ENOUGH = 2e-3  # largest error of an exponent that float32 distances may have; above, float64 is used

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -29,6 +29,7 @@ class Reference:
     input_groups           samples with equal inputs: duplicates (identity), equal cells (binned) or equal codes
     input_values           (n, dx) numbers, for estimators that compare activations with the input itself
     text                   what stands for the input, for tables and reports
+    memo                   what an estimator computed of the input or the labels alone, kept for the next layer and epoch
     """
 
     labels: Tensor
@@ -37,6 +38,7 @@ class Reference:
     input_values: Tensor | None
     text: str
     mode: InputMode
+    memo: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def n(self) -> int:

@@ -135,13 +135,17 @@ def renyi_plane(t: Tensor, ref: Reference, *, order: float = 1.01, width: Width 
     def raw(values: list[float], ceiling: float) -> Raw:
         return Raw(torch.tensor(values, dtype=torch.float64), None, ceiling, (), text)
 
-    def information(other: _Kernel) -> list[float]:
-        own = _matrix_entropy([other], ref.n, order)
+    def information(name: str, values: Tensor) -> list[float]:
+        key = ("renyi", name, order, width)
+        if key not in ref.memo:
+            kernel = _Kernel(values.to(t.device), width)
+            ref.memo[key] = kernel, _matrix_entropy([kernel], ref.n, order)
+        other, own = ref.memo[key]
         return [s + own - _matrix_entropy([k, other], ref.n, order) for s, k in zip(entropies, kernels, strict=True)]
 
-    points = {"entropy": raw(entropies, log_n), "mi_label": raw(information(_Kernel(ref.labels.to(t.device), width)), ref.label_entropy)}
+    points = {"entropy": raw(entropies, log_n), "mi_label": raw(information("labels", ref.labels), ref.label_entropy)}
     if ref.input_values is not None:
-        points["mi_input"] = raw(information(_Kernel(ref.input_values.to(t.device), width)), log_n)
+        points["mi_input"] = raw(information("input", ref.input_values), log_n)
     return points
 
 
