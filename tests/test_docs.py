@@ -1,0 +1,83 @@
+"""What README and docs show is run: Python blocks as they stand, commands with shortened training, links to files that are there."""
+
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+
+from prunescope import cli
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+SHORT = ["-s", "training.epochs=1", "-s", "finetune.epochs=1", "-s", "seeds=1", "--engine", "serial"]
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+
+
+def prunescope(monkeypatch, command: str, *more: str) -> int:
+    words = shlex.split(command, comments=True)
+    assert words[0] == "prunescope"
+    monkeypatch.setattr(sys, "argv", [*words, *more])
+    try:
+        cli.main()
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    return 0
+
+
+def test_readme_python_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code = blocks(ROOT / "README.md", "python")
+    assert len(code) == 1
+    scope: dict = {}
+    exec(compile(code[0], "README.md", "exec"), scope)
+    assert scope["masks"].sparsity() == pytest.approx(0.8, abs=1e-3)
+    assert len(scope["plane"].to_frame()) == 5 * 3 * 3
+
+
+def test_readme_commands_are_understood(tmp_path, monkeypatch, capsys):
+    """Each preset and option that the README names exists; runs are planned, not carried out."""
+    monkeypatch.chdir(tmp_path)
+    lines = [line for block in blocks(ROOT / "README.md", "sh") for line in block.splitlines() if line.startswith("prunescope run")]
+    assert len(lines) >= 3
+    for line in lines:
+        assert prunescope(monkeypatch, line.split("&&")[0].split("#")[0], "--dry-run") == 0, line
+    assert "trials" in capsys.readouterr().out
+    assert prunescope(monkeypatch, "prunescope show tishby") == 0
+
+
+HOW_TO = ROOT / "docs" / "how-to.md"
+EXAMPLES = re.findall(r"```python\n# mine\.py\n(.*?)```\n.*?```sh\n(.*?)```", HOW_TO.read_text(), flags=re.DOTALL)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("code", "command"), EXAMPLES, ids=["model", "data", "criterion"])
+def test_how_to_examples_run(tmp_path, monkeypatch, code, command):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "mine", raising=False)
+    (tmp_path / "mine.py").write_text(code)
+    assert prunescope(monkeypatch, command.strip(), *SHORT) == 0
+    monkeypatch.delitem(sys.modules, "mine", raising=False)
+
+
+@pytest.mark.slow
+def test_how_to_experiment_runs_and_its_records_are_read(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.toml").write_text(blocks(HOW_TO, "toml")[0])
+    assert prunescope(monkeypatch, "prunescope run mine.toml", *SHORT) == 0
+    reading = blocks(HOW_TO, "python")[-1].replace("runs/quickstart", "runs/mine")
+    scope: dict = {}
+    exec(compile(reading, "how-to.md", "exec"), scope)
+    assert set(scope["final"]["variant"]) == {"unpruned", "only the first layer"}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_links_lead_to_files_that_are_there(page):
+    for target in re.findall(r"\]\(([^)#]+)", page.read_text()):
+        if not target.startswith(("http://", "https://", "mailto:")):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+    assert page.read_text().startswith("#")
