@@ -110,7 +110,8 @@ def test_unsettled_tiles_go_on_exactly(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("name", "tolerance"), [("normal-1x1", 0.03), ("uniform-noise-0.1", 0.05), ("asinh @ student-1x1-dof1", 0.04), ("independent-1x1", 0.03)]
+    ("name", "tolerance"),
+    [("normal-1x1", 0.03), ("uniform-noise-0.1", 0.05), ("asinh @ student-1x1-dof1", 0.04), ("independent-1x1", 0.03)],
 )
 def test_ksg_finds_the_known_value(name, tolerance):
     task = tasks()[name]

@@ -36,9 +36,26 @@ class Terms:
     detail: dict[str, Any] = field(default_factory=dict)
 
 
+def frenzel_pompe(
+    x: Tensor, y: Tensor, z: Tensor, *, k: int = 3, metric: Metric = "max", jitter: float = 0.0, generator: Generator | None = None
+) -> Raw:
+    """Conditional mutual information I(x; y | z) in nats: psi(k) - <psi(n_xz + 1) + psi(n_yz + 1) - psi(n_z + 1)>.
+
+    Counts lie strictly within the k-th neighbour's distance in (x, y, z). Reads low when z has many columns.
+    Source: Frenzel & Pompe 2007, eq. 6.
+    """
+
+    def one(a: Floats, b: Floats, c: Floats) -> Terms:
+        counts = search([a, b, c], k=k, metric=metric, counted=[(0, 2), (1, 2), (2,)]).counts
+        psi = digamma(len(a) + 1)
+        return Terms(psi[k] - psi[counts[:, 0] + 1] - psi[counts[:, 1] + 1] + psi[counts[:, 2] + 1], ties(a, b, c))
+
+    return _estimate("frenzel-pompe", one, [x, y, z], k=k, jitter=jitter, generator=generator)
+
+
 @estimators(
     "ksg", source="Kraskov et al. 2004, eq. 8 and 9", x="continuous", y="continuous", symmetric=True, batched=True, consistent=True,
-    invariant=("shift", "scale", "permutation"), quantities=("mi",),
+    invariant=("shift", "scale", "permutation"), quantities=("mi", "cmi"), conditional=frenzel_pompe,
 )  # fmt: skip
 def ksg(
     x: Tensor, y: Tensor, *, k: int = 3, variant: Literal[1, 2] = 1, metric: Metric = "max", jitter: float = 0.0,
@@ -150,7 +167,7 @@ def gao_mixed(x: Tensor, y: Tensor, *, k: int = 5, metric: Metric = "max", gener
 
 
 @estimators(
-    "kozachenko-leonenko", source="Kozachenko & Leonenko 1987; Kraskov et al. 2004, eq. 20", x="continuous", batched=True,
+    "kl-entropy", source="Kozachenko & Leonenko 1987; Kraskov et al. 2004, eq. 20", x="continuous", batched=True,
     consistent=True, invariant=("shift", "permutation"), quantities=("entropy",),
 )  # fmt: skip
 def kozachenko_leonenko(
@@ -166,34 +183,14 @@ def kozachenko_leonenko(
         radius = search([a], k=k, metric=metric).radius[:, -1]
         if (equal := int((radius == 0).sum())) > 0:
             raise EstimateError(
-                f"kozachenko-leonenko: {equal} of {n} samples have {k} exact copies, where no density exists: "
+                f"kl-entropy: {equal} of {n} samples have {k} exact copies, where no density exists: "
                 "set jitter=1e-10, or use a discrete estimator"
             )
         ball = d * math.log(2) if metric == "max" else d / 2 * math.log(math.pi) - float(gammaln(d / 2 + 1))
         psi = digamma(n + 1)
         return Terms(psi[n] - psi[k] + ball + d * np.log(radius), ties(a))
 
-    return _estimate("kozachenko-leonenko", one, [x], k=k, jitter=jitter, generator=generator)
-
-
-@estimators(
-    "frenzel-pompe", source="Frenzel & Pompe 2007, eq. 6", x="continuous", y="continuous", symmetric=True, batched=True,
-    consistent=True, invariant=("shift", "scale", "permutation"), quantities=("conditional",),
-)  # fmt: skip
-def frenzel_pompe(
-    x: Tensor, y: Tensor, z: Tensor, *, k: int = 3, metric: Metric = "max", jitter: float = 0.0, generator: Generator | None = None
-) -> Raw:
-    """Conditional mutual information I(x; y | z) in nats: psi(k) - <psi(n_xz + 1) + psi(n_yz + 1) - psi(n_z + 1)>.
-
-    Counts lie strictly within the k-th neighbour's distance in (x, y, z). Reads low when z has many columns.
-    """
-
-    def one(a: Floats, b: Floats, c: Floats) -> Terms:
-        counts = search([a, b, c], k=k, metric=metric, counted=[(0, 2), (1, 2), (2,)]).counts
-        psi = digamma(len(a) + 1)
-        return Terms(psi[k] - psi[counts[:, 0] + 1] - psi[counts[:, 1] + 1] + psi[counts[:, 2] + 1], ties(a, b, c))
-
-    return _estimate("frenzel-pompe", one, [x, y, z], k=k, jitter=jitter, generator=generator)
+    return _estimate("kl-entropy", one, [x], k=k, jitter=jitter, generator=generator)
 
 
 def digamma(n: int) -> Floats:
