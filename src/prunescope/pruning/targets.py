@@ -61,13 +61,18 @@ def targets(
         for name, parameter in found.items()
         if not any(fits(name, p) for p in exclude)
         and (layers is None or any(fits(name, p) for p in layers))
-        and (output or owner(name) not in shape.outputs or name in (layers or ()) or owner(name) in (layers or ()))
+        and (output or not _is_output(model, name, shape) or name in (layers or ()) or owner(name) in (layers or ()))
     ]
     if not chosen:
         raise PruningError(
             f"nothing is left to prune: all of {', '.join(found)} are excluded, or exempt as the output layer (output=True includes it)"
         )
     return chosen
+
+
+def _is_output(model: nn.Module, name: str, shape: Structure) -> bool:
+    """A linear layer or convolution whose values leave the network; a recurrent or attention block is never a mere output layer."""
+    return owner(name) in shape.outputs and _kind(model.get_submodule(owner(name))) != "other"
 
 
 def owner(name: str) -> str:

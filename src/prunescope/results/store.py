@@ -43,7 +43,8 @@ def write_beside(path: Path, write: Callable[[Path], object]) -> None:
         temporary.replace(path)
     except (OSError, duckdb.Error) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error).splitlines()[0]
-        raise StoreError(f"{path}: could not be written ({reason}); finished trials are kept, the same command goes on there") from error
+        kept = "finished trials are kept, and the same command goes on from them"
+        raise StoreError(f"{path}: could not be written ({reason}); {kept}") from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)

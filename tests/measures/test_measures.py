@@ -1,0 +1,144 @@
+"""Measures against values worked out by hand."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import prunescope as ps
+from prunescope.measures.capture import activations_of, capture, natural_range
+from prunescope.measures.quality import evaluate, loss_function, predictions, probabilities
+from prunescope.types import ConfigError, DataError, Split
+
+
+class Fixed(nn.Module):
+    """Returns its input: logits by hand."""
+
+    def forward(self, x):
+        return x
+
+
+def test_accuracy_and_loss_by_hand_over_uneven_batches():
+    logits = torch.tensor([[2.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
+    data = Split(logits, torch.tensor([0, 1, 0]))
+    found = evaluate(Fixed(), data)
+    expected = [math.log1p(math.exp(-2)), math.log1p(math.exp(-1)), math.log1p(math.exp(1))]
+    assert found["accuracy"].value == pytest.approx(2 / 3)
+    assert found["loss"].value == pytest.approx(sum(expected) / 3, rel=1e-6)
+    assert found["accuracy"].stderr == pytest.approx(math.sqrt(2 / 9 / 3))
+    loader = DataLoader(TensorDataset(data.x, data.y), batch_size=2)  # the last batch is smaller: means of means would be wrong
+    assert ps.measure(Fixed(), loader, ["accuracy"])["accuracy"].value == pytest.approx(2 / 3)
+
+
+def test_losses_agree_where_they_should():
+    logits, y = torch.randn(20, 2), torch.randint(0, 2, (20,))
+    ce = loss_function("cross-entropy")(logits, y)
+    torch.testing.assert_close(loss_function("nll")(logits.log_softmax(-1), y), ce)
+    torch.testing.assert_close(loss_function("binary-cross-entropy")(logits.softmax(-1)[:, 1:], y), ce)
+    torch.testing.assert_close(probabilities(logits.log_softmax(-1), "nll"), probabilities(logits, "cross-entropy"))
+    assert predictions(torch.tensor([[0.2], [0.7]])).tolist() == [0, 1]
+
+
+def test_size_counts_shared_tensors_once_and_zeros_not_at_all():
+    net = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    net[1].weight = net[0].weight
+    nn.init.ones_(net[0].weight)
+    nn.init.ones_(net[0].bias)
+    nn.init.zeros_(net[1].bias)
+    found = ps.measure(net, names=["size"])
+    assert (found["parameters"].value, found["nonzero"].value, found["bytes"].value) == (24, 20, 96)
+
+
+def test_flops_by_hand():
+    net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 10))
+    data = (torch.randn(8, 1, 8, 8), torch.zeros(8, dtype=torch.long))
+    assert ps.measure(net, data, ["flops"])["flops"].value == 2 * (4 * 9 * 36 + 144 * 10)
+
+
+def test_latency_states_batch_and_threads_and_keeps_the_mode():
+    net = nn.Sequential(nn.Linear(4, 4), nn.Dropout())
+    found = ps.measure(net, (torch.randn(9, 4), torch.zeros(9).long()), ["latency"], batch_size=8, seconds=0.01)["latency_ms"]
+    assert found.value > 0
+    assert found.parameters["batch_size"] == 8
+    assert found.parameters["threads"] == 1
+    low, high = found.parameters["quartiles_ms"]
+    assert 0 < low <= high
+    assert net.training
+
+
+def test_refusals():
+    net = nn.Linear(2, 2)
+    with pytest.raises(ConfigError, match="accuracy, loss needs data"):
+        ps.measure(net, names=["accuracy", "loss"])
+    with pytest.raises(ConfigError, match="did you mean 'accuracy'"):
+        ps.measure(net, names=["acuracy"])
+    with pytest.raises(ConfigError, match="unknown option batchsize"):
+        ps.measure(net, (torch.randn(3, 2), torch.zeros(3).long()), ["latency"], batchsize=3)
+    with pytest.raises(DataError, match="3 samples but 2 labels"):
+        ps.measure(net, (torch.randn(3, 2), torch.zeros(2).long()), ["accuracy"])
+    with pytest.raises(DataError, match="holds no samples"):
+        ps.measure(net, 7, ["accuracy"])
+    with pytest.raises(ConfigError, match="unknown loss"):
+        loss_function("hinge")
+
+
+class Functional(nn.Module):
+    """Activations as functions, one module called twice."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.act = nn.Linear(3, 3), nn.Linear(3, 2), nn.Tanh()
+
+    def forward(self, x):
+        return self.b(self.act(self.a(self.act(x))))
+
+
+def test_capture_gives_every_call_in_order_and_leaves_no_hook():
+    net, x = Functional(), torch.randn(5000, 3)
+    values = capture(net, x, batch_size=1000)
+    assert list(values) == ["act", "act#2", "output"]
+    torch.testing.assert_close(values["act"], torch.tanh(x))
+    torch.testing.assert_close(values["output"], net(x).detach())
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in net.modules())
+    assert natural_range(net, "act#2") == (-1.0, 1.0)
+    assert natural_range(net, "a") is None
+    with pytest.raises(ConfigError, match="unknown layer 'c'"):
+        capture(net, x, ["c"])
+
+
+def test_without_activation_modules_the_layers_themselves_are_taken():
+    net = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3), nn.Linear(3, 2))
+    assert activations_of(net) == ["0", "1"]
+
+
+def test_the_plane_in_anybodys_loop():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 2))
+    x = torch.randn(200, 4)
+    y = (x[:, 0] > 0).long()
+    plane = ps.InformationPlane(net, x, y, estimators=[{"name": "binning", "bins": 5}])
+    optimizer = torch.optim.Adam(net.parameters(), 0.05)
+    plane.record(0)
+    for _ in range(60):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(net(x), y).backward()
+        optimizer.step()
+    plane.record(60)
+    table = plane.to_frame()
+    assert set(table["quantity"]) == {"mi_input", "mi_label", "entropy"}
+    assert set(table["layer"]) == {"1", "output"}
+    output = table[(table["layer"] == "output") & (table["quantity"] == "mi_label")].set_index("epoch")["value"]
+    assert output[60] > output[0]
+    assert 0.8 < output[60] <= 1.0
+    figure = plane.plot()
+    assert figure.axes[0].get_xlabel() == "I(X;T) [bits]"
+
+
+def test_an_empty_plane_and_unpaired_labels_are_refused():
+    net = nn.Sequential(nn.Linear(4, 3), nn.Tanh())
+    with pytest.raises(DataError, match="empty"):
+        ps.InformationPlane(net, torch.randn(5, 4), torch.zeros(5).long()).plot()
+    with pytest.raises(ps.PrunescopeError, match="as many samples"):
+        ps.InformationPlane(net, torch.randn(5, 4), torch.zeros(4).long())
