@@ -18,7 +18,7 @@ from prunescope.training.stacked import Blueprint, blueprint
 from prunescope.types import ConfigError, Split
 
 WORKSPACE_BYTES = 16 << 20  # values and slopes of all units of a stack in one step: about what the last cache level holds
-PARAMETER_BYTES = 8 << 20  # weights, gradients and the optimiser's own numbers of a stack
+PARAMETER_BYTES = 16 << 20  # weights, gradients and the optimiser's own numbers of a stack
 LARGE = 500_000  # parameters a network from which on the matrix products alone fill the core
 SMALL = 50_000  # parameters a network up to which torch.func saves more calls than its transposes cost
 STOCHASTIC = (nn.modules.dropout._DropoutNd, nn.RReLU)
