@@ -35,7 +35,8 @@ def test_override_values_are_json_or_text(text, key, value):
 
 def test_overrides_nest_under_their_own_key_and_leave_the_source_alone():
     tables = {"data": {"name": "digits"}, "seeds": 3}
-    assert override(tables, {"data.pca": 4, "model.name": "cnn"}) == {"data": {"name": "digits", "pca": 4}, "seeds": 3, "model": {"name": "cnn"}}
+    changed = override(tables, {"data.pca": 4, "model.name": "cnn"})
+    assert changed == {"data": {"name": "digits", "pca": 4}, "seeds": 3, "model": {"name": "cnn"}}
     assert tables == {"data": {"name": "digits"}, "seeds": 3}
     with pytest.raises(ConfigError, match="'seeds' is a value, not a table"):
         override(tables, {"seeds.first": 1})
@@ -120,7 +121,9 @@ def test_frozen_hash():
 
 def test_trials_with_the_same_training_share_their_dense_phase():
     tables = {"sparsity": [0.5, 0.9], "seeds": 1, "variant": [
-        {"name": "w"}, {"name": "n", "prune": {"granularity": "neuron"}, "finetune": {"epochs": 2}}, {"name": "i", "prune": {"when": "init"}},
+        {"name": "w"},
+        {"name": "n", "prune": {"granularity": "neuron"}, "finetune": {"epochs": 2}},
+        {"name": "i", "prune": {"when": "init"}},
     ]}  # fmt: skip
     found = expand(tables)
     assert len({t.dense_hash for t in found if t.variant in "wn"}) == 1

@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from prunescope import __version__
+from prunescope.cli.information import mi
 from prunescope.types import ConfigError, DataError, EstimateError, PrunescopeError
 
 app = typer.Typer(
@@ -24,6 +25,7 @@ app = typer.Typer(
 )
 data_app = typer.Typer(help="Data sets: where they are; `get` fetches one.", invoke_without_command=True)
 app.add_typer(data_app, name="data")
+app.command(name="mi")(mi)
 
 out = Console()
 DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Where data sets lie; before $PRUNESCOPE_DATA and the cache.")]
@@ -200,7 +202,3 @@ def _show_summary(finished: Any) -> None:
     for row in rows:
         table.add_row(*map(escape, row))
     out.print(table, width=max(out.width, 78))
-
-
-if __name__ == "__main__":
-    main()
