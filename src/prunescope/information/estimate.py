@@ -117,6 +117,11 @@ class _Job:
     seed: int
     quantity: str = "mi"
 
+    @property
+    def random(self) -> bool:
+        """Whether the method draws numbers: each element of a batch then gets its own stream, the one it would get alone."""
+        return "generator" in inspect.signature(self.function).parameters
+
     def spread(self, parts: list[Columns]) -> Spread | None:
         """Standard error from parts of the samples, where one was asked for."""
         if self.uncertainty is None:
@@ -126,7 +131,7 @@ class _Job:
 
     def raw(self, parts: list[Columns]) -> Raw:
         options = dict(self.parameters)
-        if "generator" in inspect.signature(self.function).parameters:
+        if self.random:
             options["generator"] = torch_generator(self.seed, "estimator", self.entry.name)
         result = self.function(*_arguments(self.entry, parts), **options)
         return result if isinstance(result, Raw) else Raw(torch.as_tensor(result, dtype=torch.float64))
@@ -151,7 +156,7 @@ def _run(job: _Job, parts: list[Columns]) -> Estimate | list[Estimate]:
     if not batch:
         return _single(job, parts)
     singles = [[p.at(i) for p in parts] for i in itertools.product(*map(range, batch))]
-    whole = job.entry.traits.get("batched") and job.uncertainty is None
+    whole = job.entry.traits.get("batched") and job.uncertainty is None and not job.random
     if not whole or any(p.constant or "degenerate" in p.flags for s in singles for p in s):
         return [_single(job, s) for s in singles]
     return _batched(job, [_expanded(p, batch) for p in parts], singles)

@@ -104,7 +104,7 @@ def noisy_plane(
     x="continuous",
     y="discrete",
     symmetric=False,
-    invariant=("shift", "permutation", "rotation"),
+    invariant=("shift",),
     batched=False,
     consistent=False,
     quantities=("mi",),

@@ -178,7 +178,7 @@ class _Task:
         label = estimators.get(LABELS.get(self.entry.name, self.entry.name))
         able = fits(label, "continuous", "discrete")
         other = self.ref.labels if able else torch.nn.functional.one_hot(self.ref.label_ids).to(torch.float32)
-        stated = self._stated() + ("" if able else ", labels as one-hot columns")
+        stated = self._stated(label.name) + ("" if able else ", labels as one-hot columns")
         rows: Rows = [("mi_label", self._verbs(label, t, other), stated)]
         if self.ref.input_values is not None:
             text = f"{self._stated()}; finite-sample value, for a deterministic network the truth is infinite or H(X)"
@@ -193,7 +193,8 @@ class _Task:
                 found = mutual_information(one, other, entry.name, unit=self.unit, seed=self.seed, **options)
             except EstimateError as error:
                 found = self._refused(error, one)
-            estimates += found if isinstance(found, list) else [found]
+            several = found if isinstance(found, list) else [found]
+            estimates += [replace(e, estimator=self.entry.name) for e in several]
         return estimates
 
     def _refused(self, error: PrunescopeError, t: Tensor) -> Estimate:
@@ -201,8 +202,8 @@ class _Task:
         stated = {**self.parameters, "why": str(error)}
         return Estimate(math.nan, self.unit, self.ref.n, self.entry.name, stated, flags=(flag,))
 
-    def _stated(self) -> str:
-        return ", ".join((self.entry.name, *(f"{k}={v}" for k, v in self.parameters.items())))
+    def _stated(self, name: str = "") -> str:
+        return ", ".join((name or self.entry.name, *(f"{k}={v}" for k, v in self.parameters.items())))
 
 
 Rows = list[tuple[Quantity, list[Estimate], str]]
