@@ -5,7 +5,7 @@ The rule, in order:
 2. labels on one side: Ross on normal scores up to 10 columns; beyond, the held-out bound of MINE (flag "unreliable").
 3. columns with many equal rows (more than 5 %): Gao's mixed estimator.
 4. three continuous columns or fewer: Kraskov on normal scores, k = 4; where an elliptical copula agrees within two standard errors, its
-   value, which scatters less.
+   value, which scatters less. Flag "unreliable" where the value still grows with n.
 5. more columns: the elliptical copula (normal or Student), unless a network finds information beyond it on held-out samples. Then the
    copula's value plus that gain, or Kraskov's where that is larger and columns are at most six; flagged "unreliable", a lower bound.
 """
@@ -35,6 +35,7 @@ SOME = 6  # columns up to which neighbours are asked beside the network
 LABELLED = 10  # columns of x up to which Ross's estimator is used with labels
 TIED = 0.05  # share of equal rows from which samples count as mixed
 NEIGHBOURS = 4
+GROWTH = 3.0  # standard errors (and a tenth of itself) by which a value may exceed the one at n / 2
 NEAR_LIMIT = 2.0  # nats below ln n from which a value of few columns is doubtful: exp(I) approaches n
 
 
@@ -84,8 +85,8 @@ def choose(x: Tensor, y: Tensor, generator: Generator) -> Choice:
         return _one_label(continuous, label, generator)
     tied = max(_share_of_equal_rows(v) for v in (x, y))
     if tied > TIED:
-        raw = gao_mixed(x, y)
-        return _taken("gao-mixed", raw, f"{tied:.0%} of the rows of x or y equal others: atoms and density mixed", ("ties",))
+        flags = ("ties", "unreliable") if tied < 1 - TIED else ("ties",)  # a ball around a point of the density may swallow an atom
+        return _taken("gao-mixed", gao_mixed(x, y), f"{tied:.0%} of the rows of x or y equal others: atoms and density mixed", flags)
     a, b = (v.detach().cpu().double().numpy() for v in (x, y))
     columns = a.shape[1] + b.shape[1]
     if columns <= FEW:
@@ -138,14 +139,17 @@ def _few_columns(x: Floats, y: Floats) -> Choice:
     near, error = float(raw.value), float(raw.stderr) if raw.stderr is not None else math.nan
     fit = _fitted(x, y)
     columns = x.shape[1] + y.shape[1]
-    flags = ("unreliable",) if near > math.log(len(x)) - NEAR_LIMIT else ()
+    half = float(ksg(a[::2], b[::2], k=NEIGHBOURS).value)
+    growing = near - half > max(GROWTH * error, near / 10) or near > math.log(len(x)) - NEAR_LIMIT
     if fit is not None and abs(fit.mi - near) < 2 * error:
         why = f"{columns} columns; the {_family(fit)} copula's value agrees with that of neighbours ({near:.3f} nats) and scatters less"
-        return Choice(fit.mi, fit.standard_error(x, y), "elliptical-copula", why, flags, {"ksg": near, "dof": fit.dof})
+        return Choice(fit.mi, fit.standard_error(x, y), "elliptical-copula", why, (), {"ksg": near, "dof": fit.dof})
     why = f"{columns} columns: neighbours of normal scores; no elliptical copula agrees" + (
         f" ({fit.mi:.3f} nats)" if fit is not None else " (columns determine each other)"
     )
-    return _taken("ksg", raw, why, flags)
+    if growing:
+        why += f"; the value still grows with n ({half:.3f} nats at n / 2): too few samples for a dependence so strong"
+    return _taken("ksg", raw, why, ("unreliable",) if growing else (), ksg_half=half)
 
 
 def _many_columns(x: Floats, y: Floats, generator: Generator) -> Choice:
