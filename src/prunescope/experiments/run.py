@@ -99,11 +99,14 @@ def run(
     notes = check(planned, directory)
     if fresh:
         _forget(folder, planned)
-    command = reproduce(source, overrides, folder, data_dir)
-    write_json(folder / "experiment.json", describe(planned, notes, command))
+    about = describe(planned, notes, reproduce(source, overrides, folder))
+    spent = 0.0 if fresh else _spent(folder)
+    write_json(folder / "experiment.json", {**about, "wall_seconds": spent})
     write_beside(folder / "experiment.toml", lambda p: p.write_text(toml_text(planned), encoding="utf-8"))
     tasks = [Task(t, folder, directory, where) for t in planned.trials]
+    began = time.perf_counter()
     _carry_out(tasks, engines.engine(engine, jobs=jobs, threads=threads), quiet=quiet)
+    write_json(folder / "experiment.json", {**about, "wall_seconds": round(spent + time.perf_counter() - began, 1)})
     finished = Run(folder)
     if finish is not None:
         finish(finished)
@@ -125,12 +128,17 @@ def check(planned: Plan, data_dir: Path | None) -> list[str]:
     return list(notes)
 
 
-def reproduce(source: Any, overrides: Any, folder: Path, data_dir: Any) -> str:
-    """The command that runs the same experiment again."""
+def _spent(folder: Path) -> float:
+    """Seconds on the clock that earlier calls of the same run took."""
+    place = folder / "experiment.json"
+    return float(read_json(place).get("wall_seconds", 0.0)) if place.exists() else 0.0
+
+
+def reproduce(source: Any, overrides: Any, folder: Path) -> str:
+    """The command that runs the same experiment again, wherever the data lie."""
     what = str(folder / "experiment.toml") if isinstance(source, Mapping) else str(source)
     changes = [] if isinstance(source, Mapping) else [f"{k}={json.dumps(v, ensure_ascii=False)}" for k, v in dict(overrides).items()]
-    words = ["prunescope", "run", what, *(w for c in changes for w in ("-s", c)), *(["--data-dir", str(data_dir)] if data_dir else [])]
-    return shlex.join(words)
+    return shlex.join(["prunescope", "run", what, *(w for c in changes for w in ("-s", c))])
 
 
 def toml_text(planned: Plan) -> str:

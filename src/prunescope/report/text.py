@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from prunescope.report.tables import percent, seconds, summary_table
+from prunescope.report.tables import percent, summary_table
 
 if TYPE_CHECKING:
     from prunescope.results.store import Run
@@ -77,7 +77,7 @@ def summary_markdown(run: Run) -> str:
         "",
         f"    {experiment.get('command', '')}",
         "",
-        f"{len(run.trials)} trials, {seconds(run) / 60:.1f} minutes of work in all ({experiment.get('machine', 'machine not recorded')}).",
+        f"{len(run.trials)} trials, {_clock(experiment)} ({experiment.get('machine', 'machine not recorded')}).",
         "Accuracy is on the test split; brackets are 95 % bootstrap intervals over seeds; differences are paired by seed.",
         "",
         *(_line(cells) for cells in (header, aligned, *rows)),
@@ -86,6 +86,11 @@ def summary_markdown(run: Run) -> str:
         *(f"- Fault of the study: {sentence}" for sentence in experiment.get("faults", [])),
     ]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _clock(experiment: dict[str, Any]) -> str:
+    spent = experiment.get("wall_seconds")
+    return "time not recorded" if not isinstance(spent, int | float) or not spent else f"{spent / 60:.1f} minutes on the clock"
 
 
 def _line(cells: list[str]) -> str:
