@@ -15,8 +15,8 @@ def kinds() -> list[str]:
 
 
 def rows(kind: str) -> list[tuple[str, str, str]]:
-    """(name, what it is, source) of everything of a kind."""
+    """(name, what it is, source) of everything of a kind; for presets the third is the question that they ask."""
     if kind == "presets":
-        found = [(name, presets.preset(name)) for name in presets.names()]
-        return [(name, str(tables.get("question") or tables.get("title", "")), str(tables.get("title", ""))) for name, tables in found]
+        found = [(name, presets.tables(name)[0]) for name in presets.names()]
+        return [(name, str(tables["title"]), str(tables["question"])) for name, tables in found]
     return [(entry.name, entry.summary, entry.source) for entry in REGISTRIES[kind]]

@@ -62,6 +62,7 @@ def run(
     jobs: Annotated[int | None, typer.Option(help="Worker processes (default: one a core).")] = None,
     threads: Annotated[int, typer.Option(min=1, help="Threads a worker.")] = 1,
     device: Annotated[str, typer.Option(help="cpu, cuda or auto.")] = "cpu",
+    stack: Annotated[str, typer.Option(help="Trials that train together: auto, on, off or how many.")] = "auto",
     fresh: Annotated[bool, typer.Option("--fresh", help="Do finished trials again.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would run.")] = False,
 ) -> None:
@@ -76,7 +77,7 @@ def run(
     try:
         finished = experiments.run(
             source, overrides=overrides, out=folder, data_dir=data_dir, engine=engine, jobs=jobs, threads=threads, device=device,
-            fresh=fresh, quiet=False,
+            stack=int(stack) if stack.isdigit() else stack, fresh=fresh, quiet=False,
         )  # fmt: skip
     except KeyboardInterrupt:
         print("prunescope: stopped; finished trials are kept, and the same command goes on from them", file=sys.stderr)
@@ -152,7 +153,7 @@ def list_command(
         raise ConfigError(unknown("kind of thing", kind, kinds))
     for one in [kind] if kind else kinds:
         table = Table(title=one, title_justify="left", show_edge=False, box=None, pad_edge=False)
-        for column in ("name", "what it is", "source"):
+        for column in ("name", "what it is", "question" if one == "presets" else "source"):
             table.add_column(column, overflow="fold", no_wrap=column == "name")
         for row in catalogue.rows(one):
             table.add_row(*map(escape, row))
