@@ -38,6 +38,14 @@ class Made:
     layers: tuple[str, ...] = ("h1", "h2", "h3", "output")
     estimators: tuple[str, ...] = ("binning",)
     information: bool = True
+    gradients: bool = True
+    logarithmic: bool = False
+
+    def recorded(self) -> list[int]:
+        """The epochs of training that are recorded: all, or 0 and then ever larger steps."""
+        if not self.logarithmic:
+            return list(range(self.epochs + 1))
+        return [0, *np.unique(np.geomspace(1, self.epochs, 40).round().astype(int)).tolist()]
 
 
 def make_run(folder: Path, made: Made | None = None, **experiment: object) -> SimpleNamespace:
@@ -79,12 +87,14 @@ def trial_rows(made: Made, group: str, sparsity: float | None, init: bool, rng: 
     if init and sparsity > 0.6 and rng.random() < 0.15:
         final = 0.1
     rows = [*quality("train", 0, 0.1, rng), *quality("pruned", 0, 0.1, rng)] if init else []
-    for epoch in range(made.epochs + 1):
+    for epoch in made.recorded():
         progress = 1 - np.exp(-4 * epoch / max(1, made.epochs))
         reach = 0.1 + ((final if init else peak) - 0.1) * progress
         rows += quality("train", epoch, reach, rng)
         if made.information:
             rows += plane(made, group, "train", epoch, progress, sparsity if init else 0.0, rng)
+        if made.gradients and epoch > 0:
+            rows += gradients(epoch, rng)
     if not init and not dense:
         cut = max(0.1, peak - 4 * max(0.0, sparsity - 0.6) ** 1.4)
         rows += quality("pruned", 0, cut, rng)
@@ -121,6 +131,16 @@ def plane(made: Made, group: str, phase: str, epoch: float, progress: float, spa
             rows.append(common | {"metric": "mi_input", "value": x, "parameters": json.dumps(details | flags)})
             rows.append(common | {"metric": "mi_label", "value": y, "parameters": json.dumps(details | {"ceiling": H_Y, "flags": []})})
             rows.append(common | {"metric": "entropy", "value": x, "parameters": json.dumps(details | flags)})
+    return rows
+
+
+def gradients(epoch: float, rng: np.random.Generator) -> list[dict]:
+    rows = []
+    for number in range(len(WIDTHS) - 1):
+        mean, sd = np.exp(0.2 * rng.normal(size=2)) * (0.5 / epoch, 0.3 / (1 + number))
+        common = {"phase": "train", "epoch": epoch, "layer": f"layers.{number}.weight", "n": 7}
+        values = {"gradient_mean": mean, "gradient_sd": sd, "gradient_snr": mean / sd}
+        rows += [common | {"metric": metric, "value": float(value)} for metric, value in values.items()]
     return rows
 
 

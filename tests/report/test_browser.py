@@ -53,7 +53,7 @@ def opened(browser, path):
 
 def test_opens_without_a_word_and_without_the_network(opened):
     titles = opened.page.locator("h2").all_inner_texts()
-    wanted = {"What pruning did", "Summary", "Information plane", "Every run", "Against sparsity", "Training", "Weights"}
+    wanted = {"What pruning did", "Summary", "Information plane", "Every run", "Against sparsity", "Training", "Gradients", "Weights"}
     assert wanted | {"Sparsity per layer", "How it was run"} <= set(titles)
     assert opened.page.locator("figure.plane canvas").count() == 6
     assert opened.page.locator("svg.chart").count() >= 15
@@ -94,6 +94,21 @@ def test_choices_change_what_is_shown(opened):
     page.locator("#training").get_by_role("button", name="train", exact=True).click()
     page.locator("#weights").locator(".switch").get_by_role("button", name="at the end").click()
     page.locator("#weights").get_by_label("Variant").select_option("magnitude + fine-tuning")
+    assert opened.quiet()
+
+
+def test_gradients_switch_and_layers_hide(opened):
+    section = opened.page.locator("#gradients")
+    names = ["norm of the mean gradient", "norm of the gradient's standard deviation", "signal-to-noise ratio of the gradient"]
+    assert section.get_by_role("button", name="SNR").get_attribute("aria-pressed") == "true"
+    assert section.locator("h3.row").inner_text() == names[2]
+    drawn = "#gradients svg.chart path[stroke-linejoin]"
+    before, count = opened.page.locator(drawn).first.get_attribute("d"), opened.page.locator(drawn).count()
+    section.get_by_role("button", name="mean", exact=True).click()
+    assert section.locator("h3.row").inner_text() == names[0]
+    assert opened.page.locator(drawn).first.get_attribute("d") != before
+    section.get_by_role("button", name="layers.0.weight").click()
+    opened.page.wait_for_function(f"n => document.querySelectorAll('{drawn}').length === n", arg=count * 3 // 4)
     assert opened.quiet()
 
 
@@ -165,8 +180,9 @@ def test_hostile_names_are_text(browser, tmp_path):
         Made(seeds=1, epochs=0, finetune=0, groups=("",), variants={"alone": ((None,), False)}),
         Made(information=False, groups=("",), seeds=2, epochs=2),
         Made(groups=("",), seeds=1, epochs=150, estimators=("binning", "kde")),
+        Made(groups=("",), seeds=2, epochs=8000, finetune=0, logarithmic=True, variants={"alone": ((None,), False)}),
     ],
-    ids=["one of everything", "no information", "two estimators"],
+    ids=["one of everything", "no information", "two estimators", "logarithmic epochs from zero"],
 )
 def test_odd_runs_draw(browser, tmp_path, made):
     opened = Opened(browser, write_report(make_run(tmp_path, made)))

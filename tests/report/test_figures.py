@@ -13,7 +13,7 @@ from prunescope.types import ConfigError, StoreError
 def test_each_figure_is_written_in_each_format(small_run):
     written = write_figures(small_run)
     names = {p.name for p in written}
-    for stem in ("plane-binning", "information-binning", "epochs", "sparsity", "weights-weights-90", "layers"):
+    for stem in ("plane-binning", "information-binning", "epochs", "gradients", "sparsity", "weights-weights-90", "layers"):
         assert {f"{stem}.svg", f"{stem}.png"} <= names
     for path in written:
         assert path.parent == small_run.folder / "figures"

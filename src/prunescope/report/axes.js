@@ -13,15 +13,20 @@ function logTicks(low, high) {
   for (let p = Math.floor(Math.log10(low)); p <= Math.ceil(Math.log10(high)); p++) {
     for (const m of [1, 2, 5]) if (m * 10 ** p >= low * 0.999 && m * 10 ** p <= high * 1.001) ticks.push(m * 10 ** p);
   }
-  return ticks.length > 7 ? ticks.filter((t) => Math.abs(Math.log10(t) % 1) < 1e-9) : ticks;
+  if (ticks.length < 2) return niceTicks(low, high, 3);
+  if (ticks.length < 8) return ticks;
+  const powers = ticks.filter((t) => Math.abs(Math.log10(t) - Math.round(Math.log10(t))) < 1e-9);
+  const step = Math.ceil(powers.length / 8); // over many decades every second, third, ...
+  return powers.filter((t) => Math.round(Math.log10(t)) % step === 0);
 }
 const SPARSE_TICKS = [0, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999, 0.9999];
 
 // A scale knows how to turn a value into 0..1 and which ticks to draw.
 function scale(kind, [low, high], count = 5) {
-  if (kind === "log" && low > 0) {
+  if ((kind === "log" || kind === "decades") && low > 0) { // decades: without a place for zero
     const [a, b] = [Math.log10(low), Math.log10(high > low ? high : low * 10)];
-    return { at: (v) => (v > 0 ? (Math.log10(v) - a) / (b - a) : NaN), ticks: logTicks(low, high) };
+    const gap = kind === "log" ? 0.05 : 0; // zero (before training) stands at the left edge, apart from the first logarithmic value
+    return { at: (v) => (v > 0 ? gap + (1 - gap) * (Math.log10(v) - a) / (b - a) : 0), ticks: [...(gap ? [0] : []), ...logTicks(low, high)] };
   }
   if (kind === "kept") { // sparsity by the logarithm of what is kept: 90 % and 99 % are as far apart as 0 % and 90 %
     const top = -Math.log10(Math.max(1e-6, 1 - high)) || 1;

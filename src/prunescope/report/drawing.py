@@ -10,6 +10,8 @@ import numpy as np
 import pandas as pd
 
 from prunescope.report.curves import EpochCurve, Timeline
+from prunescope.report.gradients import NAMES as GRADIENT_NAMES
+from prunescope.report.gradients import GradientCurve, Gradients
 from prunescope.report.planes import Planes
 from prunescope.report.tables import PHASES
 
@@ -151,6 +153,45 @@ def _top(values: Any, ceiling: float | None) -> tuple[float, float]:
     return low, 1.06 * max(high, ceiling or 0.0, 0.1)
 
 
+def gradients(found: Gradients, curves: list[GradientCurve], known: pd.DataFrame) -> Any:
+    """Norms of the gradients' mean and standard deviation and their ratio (columns) against epochs, log-log, one row a cell.
+
+    Medians over the seeds with the band from the smallest to the largest, one line a layer.
+    """
+    import matplotlib.pyplot as plt
+
+    cells, names = list(dict.fromkeys(c.cell for c in curves)), [m for m in GRADIENT_NAMES if any(c.metric == m for c in curves)]
+    size = (3.1 * len(names) + 0.4, 2.1 * len(cells) + 0.6)
+    figure, axes = plt.subplots(len(cells), len(names), figsize=size, squeeze=False, sharex=True, sharey="col")
+    colours = styles(found.layers)
+    mark = "o" if len(found.epochs) < 2 else ""
+    for c in curves:
+        axis, (colour, dash, _) = axes[cells.index(c.cell), names.index(c.metric)], colours[c.layer]
+        axis.plot(found.epochs, c.median, color=colour, linestyle=dash, marker=mark, markersize=4, linewidth=1.3, label=c.layer)
+        axis.fill_between(found.epochs, c.low, c.high, color=colour, alpha=0.15, linewidth=0)
+    for axis, cell in zip(axes[:, 0], cells, strict=True):
+        axis.set_ylabel(known["label"][cell])
+    for axis, name in zip(axes[0], names, strict=True):
+        axis.set_title(GRADIENT_NAMES[name])
+    for axis in axes[-1]:
+        axis.set_xlabel("epoch")
+    for axis in axes.flat:
+        _logarithmic(axis)
+    _legend(figure, axes)
+    return figure
+
+
+def _logarithmic(panel: Any) -> None:
+    from matplotlib import ticker
+
+    panel.set(xscale="log", yscale="log")
+    plain = ticker.FuncFormatter(lambda value, _: f"{value:g}")  # matplotlib's own is math text, which names from the run forbid
+    for axis, (low, high) in ((panel.xaxis, panel.get_xlim()), (panel.yaxis, panel.get_ylim())):
+        axis.set_major_formatter(plain)
+        axis.set_minor_locator(ticker.LogLocator(subs=(2, 5)))
+        axis.set_minor_formatter(plain if high < 30 * low else ticker.NullFormatter())
+
+
 def epochs(found: list[EpochCurve], known: pd.DataFrame, looks: Styles, timeline: Timeline) -> Any:
     """Accuracy and loss (columns) on train and validation (rows) against epochs, mean and 95 % band over the seeds, one line a cell."""
     metrics = [m for m in ("accuracy", "loss") if any(c.metric == m for c in found)]
@@ -178,7 +219,7 @@ def _legend(figure: Any, axes: Any) -> None:
     named: dict[str, Any] = {}
     for axis in np.ravel(axes):
         named |= {label: handle for handle, label in zip(*axis.get_legend_handles_labels(), strict=True) if label not in named}
-    fitting = 110 // (6 + max(map(len, named), default=1))
+    fitting = int(min(110, 13 * figure.get_figwidth())) // (6 + max(map(len, named), default=1))
     figure.legend(list(named.values()), list(named), loc="outside lower center", ncols=max(1, min(len(named), fitting)))
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from prunescope.report import curves, drawing, payload, tables
+from prunescope.report.gradients import gradient_curves
 from prunescope.report.planes import Planes
 from prunescope.report.planes import planes as information_planes
 from prunescope.results.store import write_beside
@@ -24,7 +25,7 @@ Named = tuple[str, Any]
 
 
 def write_figures(run: Run, folder: Path | None = None, formats: Sequence[str] = ("svg", "png")) -> list[Path]:
-    """The paths written, in `folder` (default: figures/ in the run's folder): planes, information, curves, histograms, sparsity per layer.
+    """The paths written, in `folder` (default: figures/ in the run's folder): planes, information, curves, gradients, histograms, layers.
 
     Figures against epochs and of layers show one sparsity a variant (the middle level); the page has all of them.
     A figure whose records are missing is left out. `formats` are any of svg, png, pdf; names from the run are drawn as plain text.
@@ -61,6 +62,7 @@ def _figures(run: Run) -> Iterator[Named]:
     if found is not None:
         yield from _plane_figures(found, known, shown)
     yield from _epoch_figures(run, known, shown)
+    yield from _gradient_figures(run, known, shown)
     yield from _sparsity_figures(run, known)
     yield from _histogram_figures(run, known, shown)
     yield from _layer_figures(run, known, shown)
@@ -94,6 +96,13 @@ def _epoch_figures(run: Run, known: pd.DataFrame, shown: list[int]) -> Iterator[
     styles = drawing.styles(known["variant"].tolist(), tables.baseline(run))
     found = [curve for curve in found if curve.cell in shown]
     yield from _by_group("epochs", found, known, lambda mine: drawing.epochs(mine, known, styles, timeline))
+
+
+def _gradient_figures(run: Run, known: pd.DataFrame, shown: list[int]) -> Iterator[Named]:
+    found = gradient_curves(run)
+    if found is not None:
+        mine = [curve for curve in found.curves if curve.cell in shown]
+        yield from _by_group("gradients", mine, known, lambda some: drawing.gradients(found, some, known))
 
 
 def _by_group(name: str, found: list[Any], known: pd.DataFrame, draw: Callable[[list[Any]], Any]) -> Iterator[Named]:

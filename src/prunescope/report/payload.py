@@ -13,6 +13,7 @@ import pandas as pd
 
 from prunescope.report import curves, tables
 from prunescope.report.caveats import caveats
+from prunescope.report.gradients import gradient_curves
 from prunescope.report.overview import overview
 from prunescope.report.planes import Planes, parameters, planes
 from prunescope.results import stats
@@ -42,6 +43,7 @@ def payload(run: Run) -> Payload:
         "unfinished": _records(tables.unfinished(run)),
         "plane": None if found is None else _plane(found, known),
         "epochs": _epochs(run),
+        "gradients": _gradients(run),
         "levels": _levels(run),
         "histograms": histograms(run, known),
         "layers": _layers(run, known),
@@ -135,6 +137,17 @@ def _epochs(run: Run) -> Payload | None:
         "recorded": timeline.recorded,
         "shown": timeline.shown,
     }
+
+
+def _gradients(run: Run) -> Payload | None:
+    found = gradient_curves(run)
+    if found is None:
+        return None
+    lines: list[Payload] = []
+    for c in found.curves:
+        band = {"low": numbers(c.low), "high": numbers(c.high)} if c.seeds > 1 else {}
+        lines.append({"cell": c.cell, "metric": c.metric, "layer": c.layer, "seeds": c.seeds, "median": numbers(c.median)} | band)
+    return {"epoch": numbers(found.epochs), "recorded": found.recorded, "layers": found.layers, "curves": lines}
 
 
 def _levels(run: Run) -> Payload | None:

@@ -114,7 +114,7 @@ function informationChart(panel, key, name, domain, top, label, layers, x, train
 const pruningRule = (x, trained) => (Math.max(...x) > trained && trained > 0 ? [{ x: trained, label: "fine-tuning" }] : []);
 function epochAxis(x, trained) { // recorded at ever larger steps = meant for a logarithmic axis
   const inside = unique(x.filter((v) => v > 0)), wide = inside.length > 8 && inside[Math.floor(inside.length / 2)] < 0.15 * inside[inside.length - 1] && Math.max(...x) <= trained;
-  return { kind: wide ? "log" : "linear", domain: wide ? [inside[0], Math.max(...x)] : [Math.min(...x), Math.max(...x)], label: wide ? "epoch (log)" : "epoch", name: "epoch", format: short, tell: short };
+  return { kind: !wide ? "linear" : x.includes(0) ? "log" : "decades", domain: wide ? [inside[0], Math.max(...x)] : [Math.min(...x), Math.max(...x)], label: wide ? "epoch (log)" : "epoch", name: "epoch", format: short, tell: short };
 }
 
 // --- accuracy and loss -----------------------------------------------------------------------------------------
