@@ -2,8 +2,8 @@
 
     python benchmarks/mi_accuracy.py [--seeds 3] [--n 10000] [--only NAME...] [--budget SECONDS] [--cache FILE] [--out FILE]
 
-Slow estimators run at 2,000 samples and one seed. Finished measurements are kept in the cache (a line of JSON each), so a run that was stopped goes
-on; --budget stops measuring after so many seconds and writes the table with what there is, saying what is missing.
+Slow estimators run at 2,000 samples and one seed. Finished measurements are kept in the cache (a line of JSON each), so that a run which
+was stopped goes on; --budget stops measuring after so many seconds and writes the table with what there is, saying what is missing.
 """
 
 from __future__ import annotations
