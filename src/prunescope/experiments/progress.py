@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any
 
@@ -58,6 +59,11 @@ class Progress:
             spent = time.monotonic() - self._began
             left = spent / max(1, self.done - self._at_start) * (self.total - self.done)
             self.console.print(f"{self.done}/{self.total} done, {_clock(spent)} gone, about {_clock(left)} left", highlight=False)
+
+    def notes(self, texts: Sequence[str]) -> None:
+        """Say how trials are trained together, or why they are not."""
+        for text in texts if not self.quiet else ():
+            self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def failed(self, label: str, reason: str) -> None:
         """Say that a trial failed, and why."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from prunescope import rng
 from prunescope.config import MeasureConfig
+from prunescope.information import PlanePoint, Reference
 from prunescope.measures.flow import InformationPlane
 from prunescope.measures.quality import Measurement, evaluate
 from prunescope.measures.size import flops, size
@@ -40,26 +41,29 @@ def recorded_epochs(measure: MeasureConfig, epochs: int) -> set[int]:
 class Recorder:
     """Records of one trial: quality and information plane over training, gradients where asked, and the state at each phase's end."""
 
-    def __init__(self, model: nn.Module, data: Dataset, measure: MeasureConfig, *, loss: str, seed: int) -> None:
+    def __init__(
+        self, model: nn.Module, data: Dataset, measure: MeasureConfig, *, loss: str, seed: int, twin: Recorder | None = None
+    ) -> None:
+        """`twin` is a recorder of another replicate with the same settings: where its data are the same, what is made of them is shared."""
         self.model, self.data, self.measure, self.loss = model, data, measure, loss
         self.records: list[Record] = []
         self.epoch_offset, self.phase = 0, "train"
         self._recorded: set[int] = set()
         self._gradients: _Gradients | None = None
-        rows = torch.randperm(len(data.train), generator=rng.torch_generator(0, "train rows for curves"))[:TRAIN_SAMPLES]
-        rows = rows.to(data.train.x.device)
-        self._curves = {"train": Split(data.train.x[rows], data.train.y[rows]), "validation": data.validation}
-        self.plane = self._plane(seed)
+        twin = twin if twin is not None and twin.data is data else None
+        self.curves: dict[str, Split] = twin.curves if twin is not None else self._curve_rows()
+        self.plane: InformationPlane | None = self._plane(seed, twin.plane if twin is not None else None)
 
-    def _plane(self, seed: int) -> InformationPlane | None:
+    def _curve_rows(self) -> dict[str, Split]:
+        train = self.data.train
+        rows = torch.randperm(len(train), generator=rng.torch_generator(0, "train rows for curves"))[:TRAIN_SAMPLES].to(train.x.device)
+        return {"train": Split(train.x[rows], train.y[rows]), "validation": self.data.validation}
+
+    def _plane(self, seed: int, twin: InformationPlane | None) -> InformationPlane | None:
         settings = self.measure.plane
         if not settings.estimators:
             return None
-        split = self.data.split(settings.split)
-        x, y = split.x, split.y
-        if settings.samples is not None and settings.samples < len(split):
-            rows = torch.randperm(len(split), generator=rng.torch_generator(0, "plane rows"))[: settings.samples].to(x.device)
-            x, y = x[rows], y[rows]
+        x, y = self._plane_rows() if twin is None else (twin.x, twin.reference)
         return InformationPlane(
             self.model,
             x,
@@ -74,15 +78,28 @@ class Recorder:
             seed=seed,
         )
 
+    def _plane_rows(self) -> tuple[Tensor, Tensor]:
+        settings = self.measure.plane
+        split = self.data.split(settings.split)
+        if settings.samples is None or settings.samples >= len(split):
+            return split.x, split.y
+        rows = torch.randperm(len(split), generator=rng.torch_generator(0, "plane rows"))[: settings.samples].to(split.x.device)
+        return split.x[rows], split.y[rows]
+
     def begin(self, phase: str, epoch_offset: int = 0) -> None:
         """Say which phase the next events belong to; `epoch_offset` epochs of it were done before."""
         self.phase, self.epoch_offset = phase, epoch_offset
 
     def start(self, state: State) -> None:
         """Before the first step."""
-        self._recorded = recorded_epochs(self.measure, state.settings.epochs)
-        if 0 in self._recorded and self.epoch_offset == 0:
+        if self.due(state):
             self._look(state)
+
+    def due(self, state: State) -> bool:
+        """Whether the network is to be recorded as it stands, at the start or at an epoch's end."""
+        if state.epoch == 0:
+            self._recorded = recorded_epochs(self.measure, state.settings.epochs)
+        return state.epoch in self._recorded and (state.epoch > 0 or self.epoch_offset == 0)
 
     def epoch_start(self, state: State) -> None:
         """Gradients are summed over the epochs that end in a record."""
@@ -96,17 +113,30 @@ class Recorder:
 
     def epoch_end(self, state: State) -> None:
         """After every epoch."""
-        if state.epoch in self._recorded:
+        if self.due(state):
             self._look(state)
-            if self._gradients is not None:
-                self._add(self._gradients.measurements(), state.steps, state.epoch)
+            self.add_gradients(state)
 
     def _look(self, state: State) -> None:
-        epoch = state.epoch + self.epoch_offset
-        for name, split in self._curves.items():
-            self._add(evaluate(self.model, split, self.loss).values(), state.steps, epoch, split=name)
+        for name, split in self.curves.items():
+            self.add_curve(state, name, evaluate(self.model, split, self.loss))
         if self.plane is not None:
-            self.records += plane_records(self.plane, self.phase, state.steps, epoch, self.measure.plane.split)
+            self.add_points(state, self.plane.record(state.epoch + self.epoch_offset))
+
+    def add_curve(self, state: State, split: str, measured: Mapping[str, Measurement]) -> None:
+        """Keep the loss and accuracy on `split` at this epoch."""
+        self._add(measured.values(), state.steps, state.epoch + self.epoch_offset, split=split)
+
+    def add_points(self, state: State, points: Iterable[PlanePoint]) -> None:
+        """Keep the points of the information plane at this epoch."""
+        assert self.plane is not None, "points come from a plane"
+        epoch, split = state.epoch + self.epoch_offset, self.measure.plane.split
+        self.records += plane_records(points, self.plane.reference, self.phase, state.steps, epoch, split)
+
+    def add_gradients(self, state: State) -> None:
+        """Keep what the gradients of this epoch were like, where that is asked for."""
+        if self._gradients is not None:
+            self._add(self._gradients.measurements(), state.steps, state.epoch + self.epoch_offset)
 
     def _add(
         self, measured: Iterable[Measurement], step: int = 0, epoch: float = 0, *, split: str = "", layer: str = "", phase: str = ""
@@ -123,7 +153,7 @@ class Recorder:
     def state_after(self, phase: str, masks: Masks | None, *, splits: tuple[str, ...] = ("train", "validation"), epoch: float = 0) -> None:
         """Quality, sparsity per layer and weight histograms as they stand now, under the name `phase`."""
         for name in splits:
-            split = self._curves[name] if name in self._curves else self.data.split(name)
+            split = self.curves[name] if name in self.curves else self.data.split(name)
             self._add(evaluate(self.model, split, self.loss).values(), epoch=epoch, split=name, phase=phase)
         self._add(_sparsity(self.model, masks), epoch=epoch, phase=phase)
         if self.measure.histogram_bins:
@@ -142,12 +172,11 @@ class Recorder:
             self._add(_pictures(masks), phase="final")
 
 
-def plane_records(plane: InformationPlane, phase: str, step: int, epoch: float, split: str) -> list[Record]:
-    """One record for each layer, quantity and estimator of the plane as the network stands now."""
+def plane_records(points: Iterable[PlanePoint], ref: Reference, phase: str, step: int, epoch: float, split: str) -> list[Record]:
+    """One record for each point of the plane, with what its reference says of the input and the labels."""
     found = []
-    ref = plane.reference
     entropies = {"h_x": ref.input_entropy / LN2, "h_y": ref.label_entropy / LN2, "log2_n": math.log2(ref.n), "input": ref.text}
-    for point in plane.record(epoch):
+    for point in points:
         e = point.estimate
         own = {"ceiling": e.ceiling, "flags": list(e.flags), "order": point.order, "resolution": point.resolution}
         detail = {**e.parameters, **entropies, **own}

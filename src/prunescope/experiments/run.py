@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import platform
 import shlex
 import shutil
 import time
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -22,15 +20,14 @@ import torch
 from prunescope import config as configs
 from prunescope.config import ExperimentConfig
 from prunescope.experiments import engines, presets
-from prunescope.experiments.progress import Progress
 from prunescope.experiments.sweep import Trial, trials
-from prunescope.experiments.trial import build_model, load_data, run_dense, run_trial
-from prunescope.pruning import Masks
+from prunescope.experiments.tasks import Task, carry_out
+from prunescope.experiments.trial import build_model, load_data
 from prunescope.results import schema
-from prunescope.results.store import Run, TrialFolder, read_json, write_beside, write_json, write_records
-from prunescope.training import save_weights
+from prunescope.results.store import Run, read_json, write_beside, write_json
+from prunescope.training.arrangement import asked
 from prunescope.training.optim import build as build_optimizer
-from prunescope.types import ConfigError, StoreError
+from prunescope.types import ConfigError
 
 PACKAGES = ("prunescope", "torch", "numpy", "scipy", "scikit-learn", "pandas", "duckdb", "safetensors")
 
@@ -42,22 +39,6 @@ class Plan:
     experiment: ExperimentConfig
     tables: Mapping[str, Any]
     trials: tuple[Trial, ...]
-
-
-@dataclass(frozen=True)
-class Task:
-    """What a worker needs for one trial, or for the dense training that several share."""
-
-    trial: Trial
-    folder: Path
-    data_dir: Path | None
-    device: str
-
-    @property
-    def cache(self) -> Path | None:
-        """The folder of the trial's dense training."""
-        name = self.trial.dense_hash
-        return None if name is None else self.folder / "dense" / name
 
 
 def plan(source: str | Path | Mapping[str, Any], overrides: Mapping[str, Any] | Sequence[tuple[str, Any]] = ()) -> Plan:
@@ -78,6 +59,7 @@ def run(
     jobs: int | None = None,
     threads: int = 1,
     device: str = "cpu",
+    stack: str | int = "auto",
     fresh: bool = False,
     quiet: bool = True,
     finish: Callable[[Run], object] | None = None,
@@ -87,11 +69,13 @@ def run(
     source      a preset's name, a TOML file or a mapping; overrides: {"training.epochs": 3, ...}
     out         the run folder (default runs/<name>); data_dir: where data sets lie
     engine      "processes" (one worker a core, or `jobs`) or "serial"; `threads` a worker; device: "cpu", "cuda" or "auto"
+    stack       trials that train together: "auto" (where it is faster and fits), "on", "off", or how many at most
     fresh       forget finished trials of this experiment first
     finish      called with the Run at the end (the command line writes the report there)
 
     Raises ConfigError and DataError before anything runs, StoreError when results cannot be written. A trial that fails is a row.
     """
+    asked(stack, 1)
     planned = plan(source, overrides)
     folder = Path(out) if out is not None else Path("runs") / planned.experiment.name
     directory = Path(data_dir) if data_dir is not None else None
@@ -105,7 +89,7 @@ def run(
     write_beside(folder / "experiment.toml", lambda p: p.write_text(toml_text(planned), encoding="utf-8"))
     tasks = [Task(t, folder, directory, where) for t in planned.trials]
     began = time.perf_counter()
-    _carry_out(tasks, engines.engine(engine, jobs=jobs, threads=threads), quiet=quiet)
+    carry_out(tasks, engines.engine(engine, jobs=jobs, threads=threads), stack=stack, quiet=quiet)
     write_json(folder / "experiment.json", {**about, "wall_seconds": round(spent + time.perf_counter() - began, 1)})
     finished = Run(folder)
     if finish is not None:
@@ -172,56 +156,6 @@ def describe(planned: Plan, data_notes: Sequence[str], command: str) -> dict[str
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "trials": [{"hash": t.hash, **{c: getattr(t, c) for c in ("group", "variant", "sparsity", "seed")}} for t in planned.trials],
     }
-
-
-def _carry_out(tasks: Sequence[Task], engine: engines.Serial | engines.Processes, *, quiet: bool) -> None:
-    missing = [t for t in tasks if not TrialFolder(t.folder / "trials" / t.trial.hash).finished()]
-    shared: dict[Path, Task] = {}
-    for task in missing:
-        if task.cache is not None and not (task.cache / "records.parquet").exists():
-            shared.setdefault(task.cache, task)
-    with Progress(total=len(tasks), done=len(tasks) - len(missing), extra=len(shared), quiet=quiet) as progress:
-        steps = ((dense_task, list(shared.values()), "training "), (trial_task, missing, ""))
-        for function, todo, prefix in steps:
-            work = functools.partial(function, listener=progress.epochs) if isinstance(engine, engines.Serial) else function
-            for task, result in engine.map(work, todo, label=lambda t, p=prefix: p + t.trial.label, watcher=progress):  # type: ignore[misc]
-                if isinstance(result, StoreError):
-                    raise result
-                if isinstance(result, Exception) and function is trial_task:
-                    fail(task, result)
-                    progress.failed(task.trial.label, engines.reason(result))
-                progress.advance()
-
-
-def dense_task(task: Task, listener: Any = None) -> None:
-    """Carry out the dense training that several trials share."""
-    assert task.cache is not None
-    listeners = [listener] if listener else []
-    run_dense(task.trial, data_dir=task.data_dir, device=task.device, cache=task.cache, listeners=listeners)
-
-
-def trial_task(task: Task, listener: Any = None) -> None:
-    """Carry out one trial and store it; trial.json comes last and says that it is finished."""
-    place = TrialFolder(task.folder / "trials" / task.trial.hash)
-    write_json(place.status_file, _status(task, "running"))
-    began = time.perf_counter()
-    listeners = [listener] if listener else []
-    outcome = run_trial(task.trial, data_dir=task.data_dir, device=task.device, cache=task.cache, listeners=listeners)
-    write_beside(place.weights_file, lambda p: save_weights(outcome.model, p))
-    write_beside(place.masks_file, (outcome.masks or Masks({})).save)
-    write_records(place.records_file, outcome.records)
-    write_json(place.status_file, {**_status(task, "finished"), "seconds": round(time.perf_counter() - began, 3)})
-
-
-def fail(task: Task, error: Exception) -> None:
-    """Store why a trial failed."""
-    place = TrialFolder(task.folder / "trials" / task.trial.hash)
-    trace = "".join(traceback.format_exception(error))
-    write_json(place.status_file, {**_status(task, "failed"), "reason": engines.reason(error), "traceback": trace})
-
-
-def _status(task: Task, status: str) -> dict[str, Any]:
-    return {"status": status, "trial": task.trial.label, "values": task.trial.values}
 
 
 def _forget(folder: Path, planned: Plan) -> None:

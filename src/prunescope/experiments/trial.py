@@ -10,24 +10,24 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 from torch import nn
 
 from prunescope import data as datasets
 from prunescope import models
-from prunescope.config import DataConfig, PruneConfig
+from prunescope.config import DataConfig, PruneConfig, TrainingConfig
 from prunescope.experiments.recorder import Recorder
 from prunescope.experiments.sweep import Trial
 from prunescope.pruning import Masks, prune
 from prunescope.pruning.schedules import geometric
 from prunescope.results.schema import FACT_COLUMNS, Record, frame
 from prunescope.results.store import read_records, write_beside, write_records
-from prunescope.training import load_weights, save_weights, train
+from prunescope.training import load_weights, save_weights
 from prunescope.types import Dataset, Split, StoreError
 
 
@@ -40,38 +40,60 @@ class Outcome:
     masks: Masks | None
 
 
+@dataclass(frozen=True)
+class Training:
+    """A training that a trial waits for: carried out alone, or with those of other trials."""
+
+    model: nn.Module
+    data: Split
+    settings: TrainingConfig
+    seed: int
+    phase: str
+    masks: Masks | None
+    recorder: Recorder
+    listeners: Sequence[Any]
+
+
+T = TypeVar("T")
+Steps = Generator[Training, None, T]
+
+
 class Execution:
-    """A trial at work: everything that its phases share."""
+    """A trial at work: everything that its phases share. `twin` is another one of the same settings, to share what is made of the data."""
 
-    def __init__(self, trial: Trial, *, data_dir: Path | None, device: str, listeners: Sequence[Any]) -> None:
+    def __init__(
+        self, trial: Trial, *, data_dir: Path | None, device: str, listeners: Sequence[Any] = (), twin: Execution | None = None
+    ) -> None:
         self.trial, self.config, self.listeners = trial, trial.config, list(listeners)
-        self.data = on_device(load_data(trial.config.data, trial.seed, data_dir), device)
+        loaded = load_data(trial.config.data, trial.seed, data_dir)
+        self._loaded = loaded
+        self.data: Dataset = twin.data if twin is not None and twin._loaded is loaded else on_device(loaded, device)
         self.model = build_model(trial, self.data).to(device)
-        self.recorder = Recorder(self.model, self.data, self.config.measure, loss=self.config.training.loss, seed=trial.seed)
-
-    def train(self, masks: Masks | None = None) -> None:
-        """The training phase."""
-        self.recorder.begin("train")
-        settings = self.config.training
-        train(
-            self.model, self.data.train, settings, seed=self.trial.seed, masks=masks, listeners=[self.recorder, *self.listeners]
+        self.recorder: Recorder = Recorder(
+            self.model,
+            self.data,
+            self.config.measure,
+            loss=self.config.training.loss,
+            seed=trial.seed,
+            twin=twin.recorder if twin is not None else None,
         )
 
-    def finetune(self, masks: Masks, round_number: int = 0) -> None:
+    def _training(self, settings: TrainingConfig, phase: str, masks: Masks | None) -> Training:
+        return Training(self.model, self.data.train, settings, self.trial.seed, phase, masks, self.recorder, self.listeners)
+
+    def train(self, masks: Masks | None = None) -> Steps[None]:
+        """The training phase."""
+        self.recorder.begin("train")
+        yield self._training(self.config.training, "train", masks)
+
+    def finetune(self, masks: Masks, round_number: int = 0) -> Steps[None]:
         """A fine-tuning phase; with hold_masks = false the pruned weights are free to grow back."""
         own = self.config.finetune
         if own.epochs == 0:
             return
         self.recorder.begin("finetune", round_number * own.epochs)
-        train(
-            self.model,
-            self.data.train,
-            own.as_training(self.config.training),
-            seed=self.trial.seed,
-            phase=f"finetune {round_number}" if round_number else "finetune",
-            masks=masks if own.hold_masks else None,
-            listeners=[self.recorder, *self.listeners],
-        )
+        phase = f"finetune {round_number}" if round_number else "finetune"
+        yield self._training(own.as_training(self.config.training), phase, masks if own.hold_masks else None)
         self.recorder.state_after("finetune", masks if own.hold_masks else None, epoch=(round_number + 1) * own.epochs)
 
     def prune(self, sparsity: float | None, masks: Masks | None = None, *, epoch: float = 0) -> Masks:
@@ -80,11 +102,11 @@ class Execution:
         self.recorder.state_after("pruned", new, epoch=epoch)
         return new
 
-    def dense(self, cache: Path | None) -> None:
+    def dense(self, cache: Path | None) -> Steps[None]:
         """The training before pruning: taken from `cache` where another trial left it, else done and left there."""
         if cache is not None and self._restored(cache):
             return
-        self.train()
+        yield from self.train()
         if self.config.prune.when != "never" or cache is not None:
             self.recorder.state_after("train", None, epoch=self.config.training.epochs)
         if cache is not None:
@@ -105,41 +127,33 @@ class Execution:
         return True
 
 
-def run_trial(
-    trial: Trial, *, data_dir: Path | None = None, device: str = "cpu", cache: Path | None = None, listeners: Sequence[Any] = ()
-) -> Outcome:
-    """Run one trial; the result depends on its settings and seed alone. `cache` is the folder of its shared dense training."""
-    work = Execution(trial, data_dir=data_dir, device=device, listeners=listeners)
-    settings, masks = trial.config.prune, None
+def trial_steps(work: Execution, cache: Path | None) -> Steps[Outcome]:
+    """All of a trial, which stops at each training for somebody else to carry it out. `cache` is the folder of its dense training."""
+    trial, settings, masks = work.trial, work.config.prune, None
     if settings.when == "init":
         work.recorder.state_after("train", None)
         masks = work.prune(trial.sparsity)
-        work.train(masks)
+        yield from work.train(masks)
     else:
-        work.dense(cache)
+        yield from work.dense(cache)
         if settings.when == "trained":
             masks = work.prune(trial.sparsity)
-            work.finetune(masks)
+            yield from work.finetune(masks)
         elif settings.when == "iterative":
-            masks = _iterative(work, settings)
+            masks = yield from _iterative(work, settings)
     held = masks if settings.when == "init" or trial.config.finetune.hold_masks else None
     work.recorder.final(held)
     return Outcome(frame(work.recorder.records, trial.columns()), work.model, masks)
 
 
-def run_dense(trial: Trial, *, data_dir: Path | None, device: str, cache: Path, listeners: Sequence[Any] = ()) -> None:
-    """Only the shared training before pruning, into `cache`."""
-    Execution(trial, data_dir=data_dir, device=device, listeners=listeners).dense(cache)
-
-
-def _iterative(work: Execution, settings: PruneConfig) -> Masks | None:
+def _iterative(work: Execution, settings: PruneConfig) -> Steps[Masks | None]:
     masks: Masks | None = None
     target = work.trial.sparsity
     assert target is not None, "sweep gives levels to iterative variants"
     for number in range(settings.rounds):
         level = geometric((number + 1) / settings.rounds, target)
         masks = work.prune(level, masks, epoch=number * work.config.finetune.epochs)
-        work.finetune(masks, number)
+        yield from work.finetune(masks, number)
     return masks
 
 

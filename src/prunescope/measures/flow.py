@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from prunescope.information import PlanePoint, plane_points, reference
+from prunescope.information import PlanePoint, Reference, plane_points, reference
 from prunescope.measures.capture import OUTPUT, capture, natural_range
 from prunescope.measures.quality import probabilities
 from prunescope.types import DataError
@@ -53,20 +53,29 @@ class InformationPlane:
         self.estimators, self.seed = list(estimators), seed
         options: dict[str, Any] = {"bins": input_bins, "range": input_range or "data"} if input == "binned" else {}
         codes = self.x.flatten(1).long() if input == "codes" else self.x
-        self.reference = reference(y, codes, input=input, **options)  # grouped once for all epochs
+        # grouped once for all epochs, and once for all planes that are handed the same Reference as y
+        self.reference = y if isinstance(y, Reference) else reference(y, codes, input=input, **options)
         self.points: list[tuple[float, PlanePoint]] = []
 
     def record(self, epoch: float) -> list[PlanePoint]:
         """Estimate all quantities for the network as it stands now and remember them under `epoch`."""
-        values = capture(self.model, self.x, self.layers)
-        ranges = {name: natural_range(self.model, name) for name in values}
+        return self.add(epoch, self.estimated(capture(self.model, self.x, self.layers)))
+
+    def estimated(self, values: Mapping[str, Tensor], *, replicates: bool = False) -> list[PlanePoint]:
+        """All quantities of captured layers, (n, ...) or, of several networks like this one, (replicates, n, ...)."""
+        values, ranges = dict(values), {name: natural_range(self.model, name) for name in values}
         if self.output == "softmax" and OUTPUT in values:
             values[OUTPUT] = probabilities(values[OUTPUT], self.loss)
             ranges[OUTPUT] = (0.0, 1.0)
         bounds = {name: bound for name, bound in ranges.items() if bound is not None}
-        found = plane_points(values, self.reference, estimators=self.estimators, ranges=bounds, seed=self.seed)
-        self.points += [(epoch, point) for point in found]
-        return found
+        return plane_points(
+            values, self.reference, estimators=self.estimators, ranges=bounds, seed=self.seed, replicates=replicates
+        )
+
+    def add(self, epoch: float, points: list[PlanePoint]) -> list[PlanePoint]:
+        """Remember `points` under `epoch`. Returns them."""
+        self.points += [(epoch, point) for point in points]
+        return points
 
     def to_frame(self) -> pd.DataFrame:
         """All points so far: epoch, layer, order, quantity, value, unit, n, stderr, ceiling, estimator, resolution, flags."""

@@ -77,9 +77,13 @@ def batched(model: nn.Module, x: Tensor, batch_size: int = 2048) -> Tensor:
 
 def evaluate(model: nn.Module, split: Split, loss: str = "cross-entropy") -> dict[str, Measurement]:
     """Mean loss (nats) and accuracy (fraction) of `model` on `split`, with standard errors over samples."""
+    return scored(batched(model, split.x), split, loss) if len(split) else {}
+
+
+def scored(output: Tensor, split: Split, loss: str = "cross-entropy") -> dict[str, Measurement]:
+    """Mean loss (nats) and accuracy (fraction) of outputs (n, ...) that a network gave for `split`, with standard errors over samples."""
     if len(split) == 0:
         return {}
-    output = batched(model, split.x)
     losses = loss_function(loss)(output, split.y, reduction="none").double()
     right = (predictions(output) == split.y).double()
     return {

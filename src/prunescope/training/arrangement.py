@@ -52,8 +52,8 @@ def arrange(
 
     Networks that cannot be stacked go one by one whatever was asked for, and the text says what stands in the way.
     """
-    asked = _asked(stack, len(models))
-    if asked == 0:
+    wanted = asked(stack, len(models))
+    if wanted == 0:
         return Arrangement(Way.ALONE, 1, "one by one, as asked")
     _same_architecture(models)
     if (hindrance := _hindrance(models, splits, settings)) is not None:
@@ -61,13 +61,13 @@ def arrange(
     plan = blueprint(models[0], tuple(splits[0].x.shape[1:]), settings.loss)
     parameters = sum(p.numel() for p in models[0].parameters())
     if isinstance(plan, Blueprint):
-        size = asked or min(len(models), _fitting(plan, parameters, batch_size(len(splits[0]), settings), settings.optimizer))
+        size = wanted or min(len(models), _fitting(plan, parameters, batch_size(len(splits[0]), settings), settings.optimizer))
         if size == 0:
             return Arrangement(Way.ALONE, 1, f"one by one: with {parameters:,} parameters each, stacking saves nothing")
         return Arrangement(Way.STACKED, size, f"{size} at once by batched matrix products, {parameters:,} parameters each", plan)
-    if not asked and (parameters > SMALL or any(isinstance(m, _ConvNd) for m in models[0].modules())):
+    if not wanted and (parameters > SMALL or any(isinstance(m, _ConvNd) for m in models[0].modules())):
         return Arrangement(Way.ALONE, 1, f"one by one: {plan}, and torch.func is no faster for networks of its kind")
-    size = asked or len(models)
+    size = wanted or len(models)
     return Arrangement(Way.VECTORISED, size, f"{size} at once by torch.func: {plan}")
 
 
@@ -80,8 +80,8 @@ def _fitting(plan: Blueprint, parameters: int, batch: int, optimizer: str) -> in
     return max(1, min(WORKSPACE_BYTES // (8 * units * batch), PARAMETER_BYTES // (4 * numbers * parameters)))
 
 
-def _asked(stack: str | int, count: int) -> int | None:
-    """Replicates at once: None leaves it to the rule, 0 is one by one."""
+def asked(stack: str | int, count: int) -> int | None:
+    """How many of `count` replicates at once `stack` asks for: None leaves it to the rule, 0 is one by one. ConfigError for all else."""
     if isinstance(stack, int) and not isinstance(stack, bool) and stack >= 1:
         return min(stack, count)
     choices: dict[object, int | None] = {"auto": None, "on": count, "off": 0}

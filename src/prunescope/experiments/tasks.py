@@ -1,0 +1,197 @@
+"""Tasks: which trials and dense trainings are missing, which of them go together, and carrying them out by an engine."""
+
+from __future__ import annotations
+
+import functools
+import json
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prunescope.experiments import engines
+from prunescope.experiments.progress import Progress
+from prunescope.experiments.sweep import Trial
+from prunescope.experiments.together import together
+from prunescope.experiments.trial import Execution, Outcome, build_model, load_data, trial_steps
+from prunescope.pruning import Masks
+from prunescope.results.store import TrialFolder, write_beside, write_json, write_records
+from prunescope.training import save_weights
+from prunescope.training.arrangement import Way, arrange
+from prunescope.types import StoreError
+
+AT_ONCE = 64  # trials of a task at most: what a killed worker loses, and by then a stack is as fast as it gets
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a worker needs for one trial, or for the dense training that several share."""
+
+    trial: Trial
+    folder: Path
+    data_dir: Path | None
+    device: str
+
+    @property
+    def cache(self) -> Path | None:
+        """The folder of the trial's dense training."""
+        name = self.trial.dense_hash
+        return None if name is None else self.folder / "dense" / name
+
+    @property
+    def kind(self) -> str:
+        """What trials have in common that can train together: all but how they are pruned, whether masks hold, and their seed."""
+        config = self.trial.config
+        tuning = config.finetune.model_dump(mode="json", exclude={"hold_masks"})
+        return json.dumps([self.dense_kind, tuning, config.prune.when, config.prune.rounds], sort_keys=True)
+
+    @property
+    def dense_kind(self) -> str:
+        """What dense trainings have in common that can go together."""
+        config = self.trial.config
+        return json.dumps({s: getattr(config, s).model_dump(mode="json") for s in ("data", "model", "training", "measure")}, sort_keys=True)
+
+    @property
+    def trains(self) -> bool:
+        """Whether the trial itself trains, beyond the dense training that it may share."""
+        return self.trial.config.prune.when == "init" or (
+            self.trial.config.prune.when != "never" and self.trial.config.finetune.epochs > 0
+        )
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Tasks that one worker carries out together; `stack` is handed on to the training."""
+
+    tasks: tuple[Task, ...]
+    stack: str | int
+
+    @property
+    def label(self) -> str:
+        """The first trial's label and how many more there are."""
+        more = len(self.tasks) - 1
+        return self.tasks[0].trial.label + (f" and {more} more" if more else "")
+
+
+def batches(
+    tasks: Sequence[Task], kind: Callable[[Task], str | None], *, stack: str | int, jobs: int
+) -> tuple[list[Batch], list[str]]:
+    """`tasks` in batches of one kind each (None: alone), small enough to keep `jobs` workers busy; and how each kind is trained."""
+    groups: dict[str, list[Task]] = {}
+    for number, task in enumerate(tasks):
+        groups.setdefault(kind(task) or f"alone {number}", []).append(task)
+    found, texts = [], []
+    for group in groups.values():
+        size = 1
+        if len(group) > 1 and stack != "off":
+            together, text = _fitting(group[0], len(group), stack)
+            texts.append(f"{group[0].trial.label} and {len(group) - 1} more: {text}")
+            size = min(AT_ONCE, -(-len(group) // jobs)) if together else 1
+        found += [Batch(tuple(group[i : i + size]), stack) for i in range(0, len(group), size)]
+    return found, texts
+
+
+def _fitting(task: Task, count: int, stack: str | int) -> tuple[bool, str]:
+    """Whether `count` trials like `task` are best trained together, and how."""
+    data = load_data(task.trial.config.data, task.trial.seed, task.data_dir)
+    model = build_model(task.trial, data)
+    count = min(count, AT_ONCE)
+    plan = arrange([model] * count, [data.train] * count, task.trial.config.training, stack=stack)
+    return plan.way is not Way.ALONE, plan.text
+
+
+def carry_out(tasks: Sequence[Task], engine: engines.Serial | engines.Processes, *, stack: str | int = "auto", quiet: bool = True) -> None:
+    """Carry out what is missing of `tasks`: first the dense trainings that trials share, then the trials."""
+    missing = [t for t in tasks if not TrialFolder(t.folder / "trials" / t.trial.hash).finished()]
+    shared: dict[Path, Task] = {}
+    for task in missing:
+        if task.cache is not None and not (task.cache / "records.parquet").exists():
+            shared.setdefault(task.cache, task)
+    with Progress(total=len(tasks), done=len(tasks) - len(missing), extra=len(shared), quiet=quiet) as progress:
+        dense, texts = batches(list(shared.values()), lambda t: t.dense_kind, stack=stack, jobs=engine.jobs)
+        progress.notes(texts)
+        _pass(dense_batch, dense, "training ", engine, progress)
+        trials, texts = batches(missing, lambda t: t.kind if t.trains else None, stack=stack, jobs=engine.jobs)
+        progress.notes(texts)
+        _pass(trial_batch, trials, "", engine, progress)
+
+
+def _pass(
+    function: Callable[..., list[Exception | None]],
+    todo: Sequence[Batch],
+    prefix: str,
+    engine: engines.Serial | engines.Processes,
+    progress: Progress,
+) -> None:
+    """Carry out `todo`; what fails in company is tried again alone, and what fails alone is a failed trial."""
+    work = functools.partial(function, listener=progress.epochs) if isinstance(engine, engines.Serial) else function
+    again: list[Batch] = []
+    for batch, result in engine.map(work, todo, label=lambda b: prefix + b.label, watcher=progress):  # type: ignore[misc]
+        errors = [result] * len(batch.tasks) if isinstance(result, Exception) else result
+        for task, error in zip(batch.tasks, errors, strict=True):
+            if isinstance(error, StoreError):
+                raise error
+            if error is not None and len(batch.tasks) > 1:
+                again.append(Batch((task,), "off"))
+                continue
+            if error is not None and function is trial_batch:
+                fail(task, error)
+                progress.failed(task.trial.label, engines.reason(error))
+            progress.advance()
+    if again:
+        _pass(function, again, prefix, engine, progress)
+
+
+def _executions(batch: Batch, listener: Any) -> list[Execution]:
+    """One for each task; the first brings the listener and lends the others what is made of the data."""
+    found: list[Execution] = []
+    for task in batch.tasks:
+        listeners = [listener] if listener and not found else []
+        twin = found[0] if found else None
+        found.append(Execution(task.trial, data_dir=task.data_dir, device=task.device, listeners=listeners, twin=twin))
+    return found
+
+
+def dense_batch(batch: Batch, listener: Any = None) -> list[Exception | None]:
+    """Carry out the dense trainings that trials share; the error of each, or None."""
+    steps = [work.dense(task.cache) for work, task in zip(_executions(batch, listener), batch.tasks, strict=True)]
+    return together(steps, stack=batch.stack)
+
+
+def trial_batch(batch: Batch, listener: Any = None) -> list[Exception | None]:
+    """Carry out trials and store them; the error of each, or None."""
+    began = time.perf_counter()
+    for task in batch.tasks:
+        write_json(_place(task).status_file, _status(task, "running"))
+    steps = [trial_steps(work, task.cache) for work, task in zip(_executions(batch, listener), batch.tasks, strict=True)]
+    outcomes = together(steps, stack=batch.stack)
+    seconds = (time.perf_counter() - began) / len(batch.tasks)
+    return [_stored(task, outcome, seconds) for task, outcome in zip(batch.tasks, outcomes, strict=True)]
+
+
+def _stored(task: Task, outcome: Outcome | Exception, seconds: float) -> Exception | None:
+    """Write what a trial leaves; trial.json comes last and says that it is finished."""
+    if isinstance(outcome, Exception):
+        return outcome
+    place = _place(task)
+    write_beside(place.weights_file, lambda p: save_weights(outcome.model, p))
+    write_beside(place.masks_file, (outcome.masks or Masks({})).save)
+    write_records(place.records_file, outcome.records)
+    write_json(place.status_file, {**_status(task, "finished"), "seconds": round(seconds, 3)})
+    return None
+
+
+def fail(task: Task, error: Exception) -> None:
+    """Store why a trial failed."""
+    trace = "".join(traceback.format_exception(error))
+    write_json(_place(task).status_file, {**_status(task, "failed"), "reason": engines.reason(error), "traceback": trace})
+
+
+def _place(task: Task) -> TrialFolder:
+    return TrialFolder(task.folder / "trials" / task.trial.hash)
+
+
+def _status(task: Task, status: str) -> dict[str, Any]:
+    return {"status": status, "trial": task.trial.label, "values": task.trial.values}
