@@ -147,6 +147,7 @@ class PlaneConfig(Section):
     input_bins: int = Field(30, ge=2)
     input_range: tuple[float, float] | None = None
     output: Literal["softmax", "raw"] = "softmax"
+    convergence: bool = False
 
 
 class MeasureConfig(Section):

@@ -136,6 +136,17 @@ def test_the_plane_in_anybodys_loop():
     assert figure.axes[0].get_xlabel() == "I(X;T) [bits]"
 
 
+def test_convergence_uses_more_and_more_of_the_samples():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 2))
+    plane = ps.InformationPlane(net, torch.randn(400, 4), torch.arange(400) % 2, estimators=[{"name": "binning", "bins": 10}])
+    entropies = {p.estimate.n: p.estimate.value for p in plane.convergence() if (p.layer, p.quantity) == ("1", "entropy")}
+    assert list(entropies) == [100, 200, 400]
+    assert entropies[100] < entropies[200] < entropies[400], "plug-in entropy of many cells grows with the samples"
+    recorded = {p.estimate.value for p in plane.record(0) if (p.layer, p.quantity) == ("1", "entropy")}
+    assert recorded == {entropies[400]}
+
+
 def test_an_empty_plane_and_unpaired_labels_are_refused():
     net = nn.Sequential(nn.Linear(4, 3), nn.Tanh())
     with pytest.raises(DataError, match="empty"):

@@ -170,6 +170,9 @@ class Recorder:
             self._add(latency(self.model, test), phase="final")
         if masks is not None:
             self._add(_pictures(masks), phase="final")
+        if self.plane is not None and self.measure.plane.convergence:
+            points, split = self.plane.convergence(), self.measure.plane.split
+            self.records += plane_records(points, self.plane.reference, "convergence", 0, epoch, split)
 
 
 def plane_records(points: Iterable[PlanePoint], ref: Reference, phase: str, step: int, epoch: float, split: str) -> list[Record]:

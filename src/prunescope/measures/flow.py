@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from prunescope.information import PlanePoint, Reference, plane_points, reference
+from prunescope.information import PlanePoint, Reference, plane_convergence, plane_points, reference
 from prunescope.measures.capture import OUTPUT, capture, natural_range
 from prunescope.measures.quality import probabilities
 from prunescope.types import DataError
@@ -63,14 +63,27 @@ class InformationPlane:
 
     def estimated(self, values: Mapping[str, Tensor], *, replicates: bool = False) -> list[PlanePoint]:
         """All quantities of captured layers, (n, ...) or, of several networks like this one, (replicates, n, ...)."""
+        values, bounds = self._prepared(values)
+        return plane_points(
+            values, self.reference, estimators=self.estimators, ranges=bounds, seed=self.seed, replicates=replicates
+        )
+
+    def convergence(self, fractions: Sequence[float] = (0.25, 0.5, 1.0)) -> list[PlanePoint]:
+        """All quantities in bits from the first fractions of the samples (in a seeded order), for the network as it stands now.
+
+        A value that still moves between half of the samples and all of them is not yet an estimate of anything.
+        """
+        values, bounds = self._prepared(capture(self.model, self.x, self.layers))
+        return plane_convergence(
+            values, self.reference, fractions=fractions, estimators=self.estimators, ranges=bounds, seed=self.seed
+        )
+
+    def _prepared(self, values: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, tuple[float, float]]]:
         values, ranges = dict(values), {name: natural_range(self.model, name) for name in values}
         if self.output == "softmax" and OUTPUT in values:
             values[OUTPUT] = probabilities(values[OUTPUT], self.loss)
             ranges[OUTPUT] = (0.0, 1.0)
-        bounds = {name: bound for name, bound in ranges.items() if bound is not None}
-        return plane_points(
-            values, self.reference, estimators=self.estimators, ranges=bounds, seed=self.seed, replicates=replicates
-        )
+        return values, {name: bound for name, bound in ranges.items() if bound is not None}
 
     def add(self, epoch: float, points: list[PlanePoint]) -> list[PlanePoint]:
         """Remember `points` under `epoch`. Returns them."""
