@@ -110,7 +110,7 @@ class _Pairs:
             return
         if not self.quick_enough:
             exponent = self._exponents(self.exact, rows, cols)
-        self._add_all(exponent.clamp_max_(0.0), rows, cols)
+        self._add_all(exponent.clamp_(-80.0, 0.0).exp_(), rows, cols)
 
     def _exponents(self, z: Tensor, rows: slice, cols: slice) -> Tensor:
         """-|z_i - z_j|^2 of a tile, -inf on the diagonal."""
@@ -130,11 +130,11 @@ class _Pairs:
                 if twice:
                     into.index_add_(0, b, values)
 
-    def _add_all(self, exponent: Tensor, rows: slice, cols: slice) -> None:
+    def _add_all(self, weak: Tensor, rows: slice, cols: slice) -> None:
+        """Adds a whole tile; kernels below 1e-35 are raised to it, since denormal numbers would take ten times as long."""
         shared = _shared_classes(self.ends, rows, cols)
-        weak = exponent.exp_()
         _add_kernel(self.sums[2:], weak, rows, cols, shared)
-        _add_kernel(self.sums[:2], weak.square_().square_(), rows, cols, shared)
+        _add_kernel(self.sums[:2], weak.clamp_min_(1e-9).square_().square_(), rows, cols, shared)
 
 
 def _add_kernel(sums: Tensor, kernel: Tensor, rows: slice, cols: slice, shared: list[tuple[slice, slice]]) -> None:

@@ -129,7 +129,13 @@ def row_keys(x: Tensor, code: Coder, lowest: int, highest: int, *, columns: int 
         part = x[start : start + rows]
         code(part, out := buffer[: len(part)])
         keys.append(project(out))
-    return torch.cat(keys).cpu().numpy()
+    found: Ints = torch.cat(keys).cpu().numpy()
+    return found if exact else _mixed(found)
+
+
+def _mixed(projections: Ints) -> Ints:
+    """Four sums modulo 2^64 of the projections (n, 16): integer overflow is the modulus."""
+    return projections @ numpy_generator(0, "row-mixing").integers(-(2**63), 2**63, (projections.shape[1], 4))
 
 
 def float32_products_exact() -> bool:
@@ -143,7 +149,7 @@ def _packing(d: int, lowest: int, levels: int, device: torch.device) -> Callable
 
 
 def _projection(d: int, bound: int, like: Tensor) -> Callable[[Tensor], Tensor]:
-    """Keys (rows, 4) of code rows by random projections whose sums stay exact in the buffer's type.
+    """Random projections (rows, 16) int64 of code rows, whose sums stay exact in the buffer's type.
 
     Two narrow columns are first folded into one number, which halves the product; columns are taken in blocks short
     enough for exact sums.
@@ -152,7 +158,6 @@ def _projection(d: int, bound: int, like: Tensor) -> Callable[[Tensor], Tensor]:
     half = (d + 1) // 2 if fold else d
     rng = numpy_generator(0, "row-projection", d, bound)
     weights = torch.from_numpy(rng.integers(-16, 16, (half, 16))).to(like)
-    mixing = torch.from_numpy(rng.integers(-(2**63), 2**63, (16, 4))).to(like.device)
     block = max(1, 2 ** (49 if like.dtype == torch.float64 else 20) // (bound * (fold + 1)))
 
     def project(codes: Tensor) -> Tensor:
@@ -161,7 +166,7 @@ def _projection(d: int, bound: int, like: Tensor) -> Callable[[Tensor], Tensor]:
         total = torch.zeros(len(codes), 16, dtype=torch.int64, device=codes.device)
         for i in range(0, half, block):
             total += (codes[:, i : min(i + block, half)] @ weights[i : i + block]).to(torch.int64)
-        return (total[:, :, None] * mixing).sum(1)
+        return total
 
     return project
 
