@@ -190,7 +190,7 @@ class _Task:
         estimates = []
         for one in t:
             try:
-                found = mutual_information(one, other, entry.name, unit=self.unit, seed=self.seed, **options)
+                found = mutual_information(one, other.to(t.device), entry.name, unit=self.unit, seed=self.seed, **options)
             except EstimateError as error:
                 found = self._refused(error, one)
             several = found if isinstance(found, list) else [found]
