@@ -24,7 +24,7 @@ from prunescope.data.synthetic import GROUPS, Task, tasks
 from prunescope.information.validation import applies, measured
 from prunescope.registry import Entry, estimators
 
-SLOW = {"mine", "nwj", "infonce", "smile", "renyi", "sliced"}
+SLOW = {"mine", "nwj", "infonce", "smile", "renyi", "sliced", "kernel-density"}
 FEWER = 2_000
 CODES_ONLY = {"quantised"}  # takes numbers for codes: right for quantised layers, meaningless on a density
 WARNINGS = ("unreliable", "saturated", "high-dimension", "undersampled", "ties", "degenerate", "dropped")
