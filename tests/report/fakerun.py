@@ -40,6 +40,8 @@ class Made:
     information: bool = True
     gradients: bool = True
     logarithmic: bool = False
+    specs: tuple[dict, ...] = ()  # instead of `estimators`: tables with a name and settings, as an experiment has them
+    convergence: bool = False
 
     def recorded(self) -> list[int]:
         """The epochs of training that are recorded: all, or 0 and then ever larger steps."""
@@ -103,6 +105,8 @@ def trial_rows(made: Made, group: str, sparsity: float | None, init: bool, rng: 
             rows += quality("finetune", epoch, cut + (final - cut) * progress, rng)
             if made.information:
                 rows += plane(made, group, "finetune", epoch, 1.0, sparsity * 0.3, rng)
+    if made.convergence:
+        rows += settling(made, rng)
     return rows + last(made, sparsity, init, dense, final, rng)
 
 
@@ -118,20 +122,38 @@ def quality(phase: str, epoch: float, accuracy: float, rng: np.random.Generator)
 
 def plane(made: Made, group: str, phase: str, epoch: float, progress: float, sparsity: float, rng: np.random.Generator) -> list[dict]:
     rows = []
-    for e, estimator in enumerate(made.estimators):
+    specs = made.specs or tuple({"name": name} for name in made.estimators)
+    for e, spec in enumerate(specs):
         for order, layer in enumerate(made.layers):
             depth = (order + 1) / len(made.layers)
             top = LOG2_N * (1.02 - 0.75 * depth**1.5) - 1.5 * e
             squeeze = 0.25 * depth * max(0.0, progress - 0.5) if group == "tanh" else 0.0
             x = min(LOG2_N, top * (0.55 + 0.45 * progress ** (0.3 + depth) - squeeze) * (1 - 0.4 * sparsity * depth) + 0.15 * rng.normal())
             y = min(H_Y, H_Y * (1 - 0.5 * depth * (1 - progress)) * (1 - 0.3 * sparsity * depth) + 0.04 * rng.normal())
-            details = {"ceiling": LOG2_N, "order": order, "resolution": "30 bins on [-1, 1]", "h_x": LOG2_N, "h_y": H_Y, "log2_n": LOG2_N}
-            common = {"phase": phase, "epoch": epoch, "split": "all", "layer": layer, "unit": "bits", "n": 1024, "estimator": estimator}
+            details = {"ceiling": LOG2_N, "order": order, "h_x": LOG2_N, "h_y": H_Y, "log2_n": LOG2_N}
+            details |= {k: v for k, v in spec.items() if k != "name"} | {"resolution": resolution(made, spec, order)}
+            common = {"phase": phase, "epoch": epoch, "split": "all", "layer": layer, "unit": "bits", "n": 1024, "estimator": spec["name"]}
             flags = {"flags": ["saturated"] if x > LOG2_N - 0.1 else []}
             rows.append(common | {"metric": "mi_input", "value": x, "parameters": json.dumps(details | flags)})
             rows.append(common | {"metric": "mi_label", "value": y, "parameters": json.dumps(details | {"ceiling": H_Y, "flags": []})})
             rows.append(common | {"metric": "entropy", "value": x, "parameters": json.dumps(details | flags)})
     return rows
+
+
+def resolution(made: Made, spec: dict, order: int) -> str:
+    """As of a tanh network: the output layer lies on another range than the hidden ones."""
+    bins = spec.get("bins", 30)
+    return f"{bins} bins on [0, 1]" if made.specs and order == len(made.layers) - 1 else f"{bins} bins on [-1, 1]"
+
+
+def settling(made: Made, rng: np.random.Generator) -> list[dict]:
+    """The final network's plane at a quarter, half and all of the samples: I(X;T) grows with them, I(T;Y) stands still."""
+    rows = plane(made, "", "convergence", made.epochs, 1.0, 0.0, rng)
+    found = []
+    for n in (256, 512, 1024):
+        grown = {"mi_input": np.log2(n / 1024), "entropy": np.log2(n / 1024), "mi_label": 0.0}
+        found += [row | {"n": n, "value": row["value"] + grown[row["metric"]]} for row in rows]
+    return found
 
 
 def gradients(epoch: float, rng: np.random.Generator) -> list[dict]:

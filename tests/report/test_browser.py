@@ -189,3 +189,35 @@ def test_odd_runs_draw(browser, tmp_path, made):
     assert opened.page.locator("#summary tbody tr").count() >= 1
     assert opened.quiet()
     opened.context.close()
+
+
+def test_estimates_side_by_side_and_their_settling(browser, tmp_path):
+    specs = ({"name": "binning", "bins": 6}, {"name": "binning", "bins": 30}, {"name": "renyi"})
+    made = Made(groups=("",), seeds=2, epochs=2, finetune=0, variants={"tanh": ((None,), False)}, specs=specs, convergence=True)
+    run = make_run(tmp_path, made)
+    mine = (run.records["estimator"] == "renyi") & (run.records["layer"] == "h3") & (run.records["metric"] == "mi_label")
+    run.records.loc[mine, "parameters"] = '{"order": 2, "flags": ["exceeds-earlier-layer"], "resolution": "r"}'
+    refused = (run.records["estimator"] == "renyi") & (run.records["layer"] == "h1") & (run.records["phase"] == "train")
+    run.records.loc[refused, ["value", "parameters"]] = [float("nan"), '{"order": 0, "flags": ["refused"], "why": "too many samples"}']
+    opened = Opened(browser, write_report(run))
+    plane = opened.page.locator("#plane")
+    assert plane.get_by_role("button", name="estimators").get_attribute("aria-pressed") == "true"
+    assert plane.locator("figure.plane h3").all_inner_texts() == ["binning, 6 bins", "binning, 30 bins", "renyi"]
+    assert plane.get_by_role("combobox", name="Estimator", include_hidden=True).is_hidden()
+    assert "Not Shannon's" in plane.locator("figure.plane").nth(2).inner_text()
+    plane.locator("summary").first.click()
+    marks = plane.locator("table").first.locator("tr", has_text="renyi").filter(has_text="h3")
+    assert "I(T;Y) above an earlier layer's" in marks.inner_text()
+    plane.locator("#refused summary").click()
+    assert "too many samples" in plane.locator("#refused").inner_text()
+    plane.get_by_role("button", name="variants").click()
+    assert plane.locator("figure.plane h3").all_inner_texts() == ["tanh"]
+    plane.get_by_role("combobox", name="Estimator", include_hidden=True).select_option(label="renyi")
+    assert "is not Shannon's" in plane.locator(".lead").inner_text()
+    settling = opened.page.locator("#convergence")
+    assert settling.locator("svg.chart").count() == 3
+    assert "still moving" in settling.locator("tbody").inner_text()
+    settling.get_by_role("button", name="I(T;Y)").click()
+    assert "still moving" not in settling.locator("tbody").inner_text()
+    assert opened.quiet()
+    opened.context.close()

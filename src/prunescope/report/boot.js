@@ -22,6 +22,7 @@ function boot() {
     : "Each row is compared with the same variant at sparsity 0. Square brackets: 95 % intervals over the seeds. Click a heading to sort.", () => [summaryTable(), alike()]);
   if (DATA.unfinished.length) section("failed", "Trials without results", null, () => [unfinishedTable()]);
   if (P) informationSections();
+  if (DATA.convergence) section("convergence", "Does the estimate settle with more samples?", DATA.convergence.meaning, convergenceSection, "Samples");
   if (POINTS.some((p) => p.metric === "accuracy" && p.moment === "final")) section("runs", "Every run", "One ring a seed, a bar for the mean, a pale band for its 95 % interval.", runsSection);
   if (unique(POINTS.filter((p) => !p.cell.baseline && p.moment === "final").map((p) => p.x)).length > 1) section("sparsity", "Against sparsity", null, sparsitySweepSection);
   if (DATA.epochs) section("training", "Training", null, epochSection);

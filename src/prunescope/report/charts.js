@@ -9,7 +9,7 @@ function lineChart(spec) {
 }
 function drawLines(spec, width) {
   const ticks = Math.max(3, Math.min(8, Math.floor(width / 75)));
-  const x = { ...spec.x, scale: scale(spec.x.kind, spec.x.domain, ticks) };
+  const x = { ...spec.x, scale: { ...scale(spec.x.kind, spec.x.domain, ticks), ...(spec.x.ticks ? { ticks: spec.x.ticks } : {}) } };
   const y = { ...spec.y, scale: scale(spec.y.kind, spec.y.domain, 5) };
   const { root, px, py, box } = chartFrame(width, spec.height || 250, x, y, spec.aria);
   for (const rule of spec.rules || []) drawRule(root, rule, px, py, box);

@@ -12,7 +12,6 @@ import pandas as pd
 from prunescope.report.curves import EpochCurve, Timeline
 from prunescope.report.gradients import NAMES as GRADIENT_NAMES
 from prunescope.report.gradients import GradientCurve, Gradients
-from prunescope.report.planes import Planes
 from prunescope.report.tables import PHASES
 
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#6a51a3", "#6b6f76")  # Okabe and Ito 2008, yellow replaced
@@ -50,109 +49,6 @@ def styles(names: Sequence[str], plain: str | None = None) -> Styles:
     return found | ({plain: ("#33373d", "--", "o")} if plain is not None else {})
 
 
-def planes(found: Planes, estimate: dict[str, Any], panels: list[Any], hollow: list[Any]) -> Any:
-    """One information plane a panel: medians over the seeds, colour = moment, layers of a moment joined, hollow = saturated."""
-    import matplotlib as mpl
-
-    figure, axes = grid(len(panels), sharex=True, sharey=True)
-    last = max(1, len(found.moments) - 1)
-    shades = mpl.colormaps["viridis"](0.92 * np.arange(len(found.moments)) / last)
-    for axis, (label, x, y), saturated in zip(axes, panels, hollow, strict=True):
-        paths = [np.column_stack([x[:, m], y[:, m]]) for m in range(x.shape[1])]
-        lines = [path[np.isfinite(path).all(axis=1)] for path in paths]
-        axis.add_collection(mpl.collections.LineCollection(lines, colors=shades, alpha=0.35, linewidths=0.8))
-        tints = np.broadcast_to(shades, (*x.shape, 4)).reshape(-1, 4)
-        inside = np.where(saturated.reshape(-1, 1), 1.0, tints)
-        axis.scatter(x.ravel(), y.ravel(), s=13, c=inside, edgecolors=tints, linewidths=0.8, zorder=3, plotnonfinite=False)
-        _name_layers(axis, found, x, y)
-        _ceilings(axis, estimate["ceilings"])
-        axis.set_title(label)
-        axis.set(xlabel=f"I(X;T) [{found.unit}]", ylabel=f"I(T;Y) [{found.unit}]")
-    cut = mpl.colors.ListedColormap(mpl.colormaps["viridis"](np.linspace(0, 0.92, 128)))
-    bar = mpl.cm.ScalarMappable(mpl.colors.Normalize(0, last), cut)
-    ticks = np.unique(np.linspace(0, last, min(5, len(found.moments))).round().astype(int))
-    shown = figure.colorbar(bar, ax=axes, ticks=ticks, label="epoch", pad=0.02, aspect=30, shrink=0.8)
-    shown.ax.set_yticklabels([_moment(found.moments.iloc[min(t, len(found.moments) - 1)]) for t in ticks])
-    shown.outline.set_visible(False)
-    return figure
-
-
-def _moment(row: pd.Series) -> str:
-    return f"{'+' if row['phase'] == 'finetune' else ''}{row['epoch']:g}"
-
-
-def _name_layers(axis: Any, found: Planes, x: Any, y: Any) -> None:
-    """Names at the last points; layers that end on (nearly) the same point share one label."""
-    from matplotlib import patheffects
-
-    reach = [0.04 * max(1e-9, float(np.ptp(v[np.isfinite(v)]))) for v in (found.x, found.y)]
-    places: list[tuple[float, float, list[str]]] = []
-    for layer, name in enumerate(found.layers):
-        alive = np.flatnonzero(np.isfinite(x[layer]) & np.isfinite(y[layer]))
-        if not len(alive):
-            continue
-        end = (float(x[layer, alive[-1]]), float(y[layer, alive[-1]]))
-        near = next((p for p in places if abs(p[0] - end[0]) < reach[0] and abs(p[1] - end[1]) < reach[1]), None)
-        if near is None:
-            places.append((*end, [name[:14]]))
-        else:
-            near[2].append(name[:14])
-    for number, (at_x, at_y, names) in enumerate(places):
-        right = at_x > np.nanmean(found.x) and len(names) > 1
-        offset = (2 if right else 0, -11 if number % 2 == 0 else 6)
-        label = axis.annotate(", ".join(names), (at_x, at_y), xytext=offset, textcoords="offset points", fontsize=6.5)
-        label.set(ha="right" if right else "center", path_effects=[patheffects.withStroke(linewidth=2, foreground="w")])
-
-
-def _ceilings(axis: Any, ceilings: dict[str, float]) -> None:
-    for name, value in ceilings.items():
-        line = axis.axhline if name == "H(Y)" else axis.axvline
-        line(value, color=SOFT, linestyle=(0, (2, 3)), linewidth=0.8)
-    labels: dict[float, str] = {}
-    for name in ("H(X)", "log2 N"):
-        if name in ceilings:
-            near = next((v for v in labels if abs(v - ceilings[name]) < 0.3), ceilings[name])
-            labels[near] = f"{labels[near]}, {name}" if near in labels else name
-    for value, name in labels.items():
-        at, corner = {"xy": (value, 0.02), "xycoords": ("data", "axes fraction")}, {"ha": "right", "va": "bottom"}
-        axis.annotate(name, **at, **corner, fontsize=6.5, rotation=90, color=SOFT)
-    if "H(Y)" in ceilings:
-        axis.annotate("H(Y)", (0.02, ceilings["H(Y)"]), xycoords=("axes fraction", "data"), fontsize=6.5, va="bottom", color=SOFT)
-
-
-def information(found: Planes, estimate: dict[str, Any], panels: list[Any]) -> Any:
-    """I(X;T) and I(T;Y) against epochs, one column a panel, medians over the seeds, ceilings dashed."""
-    import matplotlib.pyplot as plt
-
-    columns = min(4, len(panels))
-    rows = 2 * math.ceil(len(panels) / columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(2.5 * columns + 0.8, 2.0 * rows + 0.4), squeeze=False, sharex=True)
-    colours = styles(found.layers)
-    trained = found.moments.loc[found.moments["phase"] == "train", "epoch"].max()
-    epochs = np.where(found.moments["phase"] == "finetune", found.moments["epoch"] + trained, found.moments["epoch"])
-    tops = [_top(values, estimate["ceilings"].get(name)) for values, name in ((found.x, "H(X)"), (found.y, "H(Y)"))]
-    for axis in axes.flat[:]:
-        axis.set_visible(False)
-    for number, (label, *both) in enumerate(panels):
-        for k, symbol in enumerate(("I(X;T)", "I(T;Y)")):
-            axis = axes[2 * (number // columns) + k, number % columns]
-            axis.set_visible(True)
-            for layer, name in enumerate(found.layers):
-                axis.plot(epochs, both[k][layer], color=colours[name][0], linestyle=colours[name][1], linewidth=1.4, label=name)
-            ceiling = estimate["ceilings"].get(("H(X)", "H(Y)")[k])
-            if ceiling is not None:
-                axis.axhline(ceiling, color=SOFT, linestyle=(0, (2, 3)), linewidth=0.8)
-            axis.tick_params(labelbottom=k == 1)
-            axis.set(ylim=tops[k], ylabel=f"{symbol} [{found.unit}]", **({"title": label} if k == 0 else {"xlabel": "epoch"}))
-    _legend(figure, axes)
-    return figure
-
-
-def _top(values: Any, ceiling: float | None) -> tuple[float, float]:
-    low, high = min(0.0, float(np.nanmin(values))), float(np.nanmax(values))
-    return low, 1.06 * max(high, ceiling or 0.0, 0.1)
-
-
 def gradients(found: Gradients, curves: list[GradientCurve], known: pd.DataFrame) -> Any:
     """Norms of the gradients' mean and standard deviation and their ratio (columns) against epochs, log-log, one row a cell.
 
@@ -177,7 +73,7 @@ def gradients(found: Gradients, curves: list[GradientCurve], known: pd.DataFrame
         axis.set_xlabel("epoch")
     for axis in axes.flat:
         _logarithmic(axis)
-    _legend(figure, axes)
+    legend(figure, axes)
     return figure
 
 
@@ -211,11 +107,11 @@ def epochs(found: list[EpochCurve], known: pd.DataFrame, looks: Styles, timeline
             axis.axvline(timeline.trained, color=SOFT, linestyle=(0, (2, 3)), linewidth=0.8)
     for axis in axes[-1]:
         axis.set_xlabel("epoch (dashed: pruning, then fine-tuning)" if timeline.finetuned else "epoch")
-    _legend(figure, axes)
+    legend(figure, axes)
     return figure
 
 
-def _legend(figure: Any, axes: Any) -> None:
+def legend(figure: Any, axes: Any) -> None:
     named: dict[str, Any] = {}
     for axis in np.ravel(axes):
         named |= {label: handle for handle, label in zip(*axis.get_legend_handles_labels(), strict=True) if label not in named}
@@ -236,7 +132,7 @@ def against_sparsity(points: pd.DataFrame, known: pd.DataFrame, looks: Styles, p
         axis.set(title=f"{final.iloc[0] if len(final) else ''} {NAMES.get(metric, metric)}".strip(), xlabel="sparsity (fraction removed)")
         if metric not in ("accuracy", "loss"):
             axis.set_ylim(bottom=0)
-    _legend(figure, axes)
+    legend(figure, axes)
     return figure
 
 
@@ -291,5 +187,5 @@ def layer_bars(found: pd.DataFrame, known: pd.DataFrame) -> Any:
     for axis in axes[-3:]:
         axis.set_xlabel("sparsity")
     if (found["phase"] == "pruned").any():
-        _legend(figure, axes)
+        legend(figure, axes)
     return figure

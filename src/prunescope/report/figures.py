@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from prunescope.report import curves, drawing, payload, tables
+from prunescope.report import curves, drawing, payload, planefigures, tables
+from prunescope.report.convergence import convergence
 from prunescope.report.gradients import gradient_curves
 from prunescope.report.planes import Planes
 from prunescope.report.planes import planes as information_planes
@@ -25,7 +26,7 @@ Named = tuple[str, Any]
 
 
 def write_figures(run: Run, folder: Path | None = None, formats: Sequence[str] = ("svg", "png")) -> list[Path]:
-    """The paths written, in `folder` (default: figures/ in the run's folder): planes, information, curves, gradients, histograms, layers.
+    """The paths written, in `folder` (default: figures/ in the run's folder): planes, estimators, information, curves and others.
 
     Figures against epochs and of layers show one sparsity a variant (the middle level); the page has all of them.
     A figure whose records are missing is left out. `formats` are any of svg, png, pdf; names from the run are drawn as plain text.
@@ -61,6 +62,7 @@ def _figures(run: Run) -> Iterator[Named]:
     found = information_planes(run.records)
     if found is not None:
         yield from _plane_figures(found, known, shown)
+    yield from _convergence_figures(run, known, shown)
     yield from _epoch_figures(run, known, shown)
     yield from _gradient_figures(run, known, shown)
     yield from _sparsity_figures(run, known)
@@ -81,14 +83,29 @@ def _plane_figures(found: Planes, known: pd.DataFrame, shown: list[int]) -> Iter
     cell = tables.cell_numbers(found.trials, known).to_numpy()
     for group in dict.fromkeys(found.trials["group"]):
         cells = [c for c in shown if known["group"][c] == group]
+        measured = [[c for c in cells if np.isfinite(found.x[e, cell == c]).any()] for e in range(len(found.estimates))]
         for e, estimate in enumerate(found.estimates):
-            cells = [c for c in cells if np.isfinite(found.x[e, cell == c]).any()]
-            panels = [(known["label"][c], *found.median(e, cell == c)) for c in cells]
+            panels = [planefigures.panel(known["label"][c], found, e, cell == c) for c in measured[e]]
             if panels:
-                hollow = [found.saturated[e, cell == c].mean(axis=0) >= 0.5 for c in cells]
-                yield slug("plane", group, estimate["label"]), drawing.planes(found, estimate, panels, hollow)
+                yield slug("plane", group, estimate["label"]), planefigures.planes(found, panels)
                 if len(found.moments) > 1:
-                    yield slug("information", group, estimate["label"]), drawing.information(found, estimate, panels)
+                    yield slug("information", group, estimate["label"]), planefigures.information(found, panels)
+        for c in cells:
+            having = [e for e in range(len(found.estimates)) if c in measured[e]]
+            if len(having) > 1:
+                panels = [planefigures.panel(found.estimates[e]["label"], found, e, cell == c) for e in having]
+                name = slug("estimators", group, known["label"][c] if len(cells) > 1 else "")
+                yield name, planefigures.planes(found, panels)
+
+
+def _convergence_figures(run: Run, known: pd.DataFrame, shown: list[int]) -> Iterator[Named]:
+    found = convergence(run)
+    if found is None:
+        return
+    for c in shown:
+        mine = found[found["cell"] == c]
+        if len(mine):
+            yield slug("convergence", known["group"][c], known["label"][c] if len(shown) > 1 else ""), planefigures.convergence(mine)
 
 
 def _epoch_figures(run: Run, known: pd.DataFrame, shown: list[int]) -> Iterator[Named]:

@@ -16,7 +16,10 @@ from prunescope.results.store import write_beside
 if TYPE_CHECKING:
     from prunescope.results.store import Run
 
-SCRIPTS = ("page.js", "axes.js", "plane.js", "charts.js", "layers.js", "tables.js", "sections.js", "gradients.js", "levels.js", "boot.js")
+SCRIPTS = (
+    "page.js", "axes.js", "plane.js", "charts.js", "layers.js", "tables.js", "sections.js", "information.js", "convergence.js",
+    "gradients.js", "levels.js", "boot.js",
+)  # fmt: skip
 
 
 def write_report(run: Run, out: Path | None = None) -> Path:

@@ -13,9 +13,11 @@ import pandas as pd
 
 from prunescope.report import curves, tables
 from prunescope.report.caveats import caveats
+from prunescope.report.convergence import MEANING, STILL, convergence
+from prunescope.report.estimates import parameters
 from prunescope.report.gradients import gradient_curves
 from prunescope.report.overview import overview
-from prunescope.report.planes import Planes, parameters, planes
+from prunescope.report.planes import Planes, planes
 from prunescope.results import stats
 
 if TYPE_CHECKING:
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 Payload = dict[str, Any]
 MOST_MASK_BYTES = 200_000
 MOST_HISTOGRAM_NUMBERS = 120_000
+MOST_REFUSED = 200
 ABOUT = ("name", "title", "question", "notes", "faults", "data_notes", "versions", "command", "baseline", "created", "machine", "toml")
 
 
@@ -32,16 +35,18 @@ def payload(run: Run) -> Payload:
     table = tables.summary_table(run)
     found = planes(run.records)
     known = tables.cells(run)
+    settling = convergence(run)
     return {
         "about": {key: run.experiment.get(key) for key in ABOUT},
         "problems": [str(p) for p in run.problems],
         "pruned": bool((table["reached"] > 0).any()),
         "overview": [list(line) for line in overview(run, table, found)],
-        "caveats": caveats(run, table, found),
+        "caveats": caveats(run, table, found, settling),
         "cells": _cells(run, known),
         "summary": _summary(table),
         "unfinished": _records(tables.unfinished(run)),
         "plane": None if found is None else _plane(found, known),
+        "convergence": _convergence(settling),
         "epochs": _epochs(run),
         "gradients": _gradients(run),
         "levels": _levels(run),
@@ -92,7 +97,10 @@ def _summary(table: pd.DataFrame) -> Payload:
 
 
 def _plane(found: Planes, known: pd.DataFrame) -> Payload:
-    """Per estimate and trial: x and y as [layer][moment]; saturated as [layer], each 0, 1 (all) or the list of moments."""
+    """Per estimate and trial: x and y as [layer][moment]; saturated as [layer], each 0, 1 (all) or the list of moments.
+
+    exceeds is two like saturated, of x and of y, and absent where nothing exceeds.
+    """
     entropy = np.nanmax(np.abs(found.h - found.x), initial=0.0, where=np.isfinite(found.h - found.x)) > 0.01
     series = []
     for e in range(len(found.estimates)):
@@ -101,6 +109,8 @@ def _plane(found: Planes, known: pd.DataFrame) -> Payload:
                 continue
             one = {"estimate": e, "trial": t, "x": _rows(found.x[e, t]), "y": _rows(found.y[e, t])}
             one["saturated"] = [_marked(row) for row in found.saturated[e, t]]
+            if found.exceeds[:, e, t].any():
+                one["exceeds"] = [[_marked(row) for row in rows] for rows in found.exceeds[:, e, t]]
             if entropy:
                 one["h"] = _rows(found.h[e, t])
             series.append(one)
@@ -113,7 +123,24 @@ def _plane(found: Planes, known: pd.DataFrame) -> Payload:
         "recorded": found.recorded,
         "trials": {"cell": tables.cell_numbers(found.trials, known).tolist(), "seed": found.trials["seed"].tolist()},
         "series": series,
+        "refused": _refused(found, known),
     }
+
+
+def _refused(found: Planes, known: pd.DataFrame) -> list[Payload]:
+    """Values that could not be had, those with the same reason in one line: how many, and from which to which epoch."""
+    key = ["estimate", "cell", "layer", "metric", "phase", "flags", "why"]
+    cell = found.refused["trial"].map(dict(zip(found.trials["trial"], tables.cell_numbers(found.trials, known), strict=True)))
+    lines = found.refused.assign(cell=cell).groupby(key, sort=False)["epoch"].agg(["size", "min", "max"]).reset_index()
+    lines = lines.rename(columns={"size": "count", "min": "first", "max": "last"})
+    return _records(lines.sort_values("count", ascending=False, kind="stable").head(MOST_REFUSED))
+
+
+def _convergence(found: pd.DataFrame | None) -> Payload | None:
+    if found is None:
+        return None
+    lines = found.assign(value=found["value"].map(numbers))
+    return {"meaning": MEANING, "still": STILL, "lines": _records(lines), "estimates": list(dict.fromkeys(found["estimate"]))}
 
 
 def _rows(table: np.ndarray) -> list[list[float | int | None]]:

@@ -10,9 +10,10 @@ function gather(estimate, cell, seed) {
   if (!found.length) return null;
   const over = (key, pick) => P.layers.map((_, l) => MOMENTS.map((_, m) => pick(found.map((s) => s[key]?.[l]?.[m]))));
   const hollow = P.layers.map((_, l) => MOMENTS.map((_, m) => 2 * found.filter((s) => marked(s.saturated[l], m)).length >= found.length));
+  const above = P.layers.map((_, l) => MOMENTS.map((_, m) => ["x", "y"].filter((_, k) => 2 * found.filter((s) => s.exceeds && marked(s.exceeds[k][l], m)).length >= found.length)));
   const layers = P.layers.map((name, l) => ({ name, l })).filter(({ l }) => found.some((s) => s.x[l].length));
   return {
-    count: found.length, layers, hollow, x: over("x", median), y: over("y", median), h: found[0].h ? over("h", median) : null,
+    count: found.length, layers, hollow, above, x: over("x", median), y: over("y", median), h: found[0].h ? over("h", median) : null,
     spread: (l, m) => [extent(found.map((s) => s.x[l]?.[m])), extent(found.map((s) => s.y[l]?.[m]))],
     range: (key, l) => [0, 1].map((end) => MOMENTS.map((_, m) => {
       const values = found.map((s) => s[key][l]?.[m]).filter(known);
@@ -20,20 +21,32 @@ function gather(estimate, cell, seed) {
     })),
   };
 }
+const aboveText = (keys) => (keys.length ? `${keys.map((key) => `I(${key === "x" ? "X;T" : "T;Y"})`).join(" and ")} above an earlier layer's` : "");
 const marked = (mark, m) => mark === 1 || (Array.isArray(mark) && mark.includes(m));
 
-function planeDomain(panels, ceilings) {
-  const all = (key) => panels.flatMap((p) => p.data[key].flat());
-  const [xl, xh] = extent([0, ceilings["H(X)"], ceilings["log2 N"], ...all("x")]);
-  const [yl, yh] = extent([0, ceilings["H(Y)"], ...all("y")]);
-  return { x: [xl - 0.02 * (xh - xl), xh + 0.06 * (xh - xl)], y: [yl - 0.03 * (yh - yl), yh + 0.1 * (yh - yl)] };
+// Axes that all panels share, save those of panels whose values leave every ceiling far behind: these would squeeze the others into a corner.
+const BEYOND = 1.25;
+function alone(panel, key) {
+  const C = panel.about.ceilings, top = key === "x" ? Math.max(C["H(X)"] ?? 0, C["log2 N"] ?? 0) : C["H(Y)"] ?? 0;
+  return top > 0 && extent(panel.data[key].flat())[1] > BEYOND * top;
+}
+function axisDomain(key, panels) {
+  const tops = panels.flatMap(({ about: { ceilings: C } }) => (key === "x" ? [C["H(X)"], C["log2 N"]] : [C["H(Y)"]]));
+  const [low, high] = extent([0, ...tops, ...panels.flatMap((p) => p.data[key].flat())]), span = high - low;
+  return key === "x" ? [low - 0.02 * span, high + 0.06 * span] : [low - 0.03 * span, high + 0.1 * span];
+}
+function planeDomains(panels) { // one {x, y, own} a panel
+  const several = unique(panels.map((p) => p.about)).length > 1;
+  const own = panels.map((p) => (several ? ["x", "y"].filter((key) => alone(p, key)) : []));
+  const shared = Object.fromEntries(["x", "y"].map((key) => [key, axisDomain(key, panels.filter((_, i) => !own[i].includes(key)))]));
+  return panels.map((p, i) => ({ ...shared, ...Object.fromEntries(own[i].map((key) => [key, axisDomain(key, [p])])), own: own[i] }));
 }
 
 class PlanePanel {
-  constructor(title, data, domain, ceilings, described) {
-    Object.assign(this, { title, data, domain, ceilings, now: MOMENTS.length - 1 });
+  constructor({ title, data, about, marks }, domain, described) {
+    Object.assign(this, { title, data, domain, ceilings: about.ceilings, now: MOMENTS.length - 1 });
     this.canvas = el("canvas", { role: "img", "aria-label": `Information plane of ${title}. ${described}` });
-    this.node = el("figure", { class: "plane" }, el("h3", { text: title }), this.canvas);
+    this.node = el("figure", { class: "plane" }, el("h3", { text: title }), ...(marks || []), this.canvas);
     this.canvas.addEventListener("pointermove", (event) => this.point(event));
     this.canvas.addEventListener("pointerleave", hideTip);
     responsive(this.node, (width) => { this.width = width; this.draw(); });
@@ -100,12 +113,14 @@ class PlanePanel {
     points.forEach((p, i) => (i ? g.lineTo(p.x, p.y) : g.moveTo(p.x, p.y)));
     g.stroke();
     g.globalAlpha = 1;
-    for (const p of points) this.dot(g, p, tint, data.hollow[p.l][m], current);
+    for (const p of points) this.dot(g, p, tint, data.hollow[p.l][m], current, data.above[p.l][m].length > 0);
     if (current) this.names(g, points);
   }
-  dot(g, p, tint, hollow, current) {
+  dot(g, p, tint, hollow, current, above) { // a triangle points up where the value lies above that of an earlier layer
+    const r = current ? 6 : 3;
     g.beginPath();
-    g.arc(p.x, p.y, current ? 6 : 3, 0, 2 * Math.PI);
+    if (above) { g.moveTo(p.x, p.y - 1.35 * r); g.lineTo(p.x + 1.25 * r, p.y + 0.9 * r); g.lineTo(p.x - 1.25 * r, p.y + 0.9 * r); g.closePath(); }
+    else g.arc(p.x, p.y, r, 0, 2 * Math.PI);
     g.fillStyle = hollow ? PAINT.bg : tint;
     g.strokeStyle = hollow ? tint : current ? PAINT.ink : PAINT.bg;
     g.lineWidth = hollow ? 1.8 : current ? 1.6 : 0.7;
@@ -146,7 +161,8 @@ class PlanePanel {
     const range = (a, b) => (several ? ` (seeds ${fixed(a)} to ${fixed(b)})` : "");
     showTip(event, `${best.name} · ${momentName(MOMENTS[best.m])}`, [
       `I(X;T) ${fixed(best.x, 3)} ${P.unit}${range(xa, xb)}`, `I(T;Y) ${fixed(best.y, 3)} ${P.unit}${range(ya, yb)}`,
-      this.data.hollow[best.l][best.m] ? "saturated: within 0.1 bit of the ceiling" : several ? `median of ${this.data.count} seeds` : "",
+      several ? `median of ${this.data.count} seeds` : "", this.data.hollow[best.l][best.m] ? "saturated: within 0.1 bit of the ceiling" : "",
+      aboveText(this.data.above[best.l][best.m]),
     ].filter(Boolean));
   }
 }

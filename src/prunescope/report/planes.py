@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from prunescope.report.estimates import METRICS, describe, labels, parameters
 from prunescope.results import stats
 from prunescope.types import LN2
 
 Floats = NDArray[np.float64]
+Place = tuple[NDArray[np.int64], ...]
 
 MOST_MOMENTS = 120
 MOST_NUMBERS = 450_000  # numbers of one page: above this, moments are left out (never below FEWEST_MOMENTS)
 FEWEST_MOMENTS = 12
 ORDER = {"train": 0, "pruned": 1, "finetune": 2, "final": 3}
-METRICS = ("mi_input", "mi_label", "entropy")
 
 
 @dataclass(frozen=True)
@@ -29,9 +27,11 @@ class Planes:
     """Information in `unit` of every (estimate, trial, layer, moment), NaN where it was not recorded.
 
     trials      one row each: trial, group, variant, sparsity, seed
-    estimates   one dict each: label, estimator, resolution, split, n, ceilings {"H(X)", "H(Y)", "log2 N"}
+    estimates   one dict each, as `estimates.describe` gives it: label, resolution, n, ceilings {"H(X)", "H(Y)", "log2 N"}, ...
     moments     phase and epoch of each moment; `recorded` says how many there were before thinning
     x, y, h     I(X;T), I(T;Y), H(T), shape (estimates, trials, layers, moments); `saturated` marks x within 0.1 bit of its ceiling
+    exceeds     which of x and y (first axis) lie above the value of an earlier layer, which the data-processing inequality forbids
+    refused     values that could not be had: estimate (number), trial, layer, metric, phase, epoch, flags, why
     """
 
     trials: pd.DataFrame
@@ -44,6 +44,8 @@ class Planes:
     y: Floats
     h: Floats
     saturated: NDArray[np.bool_]
+    exceeds: NDArray[np.bool_]
+    refused: pd.DataFrame
 
     def median(self, estimate: int, trials: NDArray[np.bool_]) -> tuple[Floats, Floats]:
         """Medians of I(X;T) and I(T;Y) over the chosen trials, shape (layers, moments), in `unit`; NaN where no trial has a value."""
@@ -56,49 +58,58 @@ def nan_median(values: Floats) -> Floats:
     return np.where(empty, np.nan, np.nanmedian(np.where(empty, 0.0, values), axis=0))
 
 
-@lru_cache(maxsize=65536)
-def parameters(text: str) -> dict[str, Any]:
-    """The `parameters` of a record; what is no JSON object (damage, another program's file) gives none."""
-    try:
-        found = json.loads(text)
-    except (TypeError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
 def planes(records: pd.DataFrame) -> Planes | None:
     """All information planes of a run, or None where no information was measured."""
     rows = records[records["metric"].isin(METRICS) & records["phase"].isin(["train", "finetune"])]
     if not (rows["metric"] == "mi_input").any():
         return None
-    rows = rows.assign(estimate=_labels(rows), details=rows["parameters"].map(parameters))
+    rows = rows.assign(estimate=labels(rows), details=rows["parameters"].map(parameters))
     moments = _moments(rows)
     layers = _layers(rows)
     trials = rows[["trial", *stats.CELL, "seed"]].drop_duplicates("trial").reset_index(drop=True)
-    labels = list(dict.fromkeys(rows["estimate"]))
-    estimates = [_estimate(label, rows[rows["estimate"] == label]) for label in labels]
-    shape = (len(labels), len(trials), len(layers), len(moments))
-    keep = thin(len(moments), len(labels) * len(trials) * len(layers) * 2)
+    names = list(dict.fromkeys(rows["estimate"]))
+    about = [describe(name, rows[rows["estimate"] == name]) for name in names]
+    shape = (len(names), len(trials), len(layers), len(moments))
+    keep = thin(len(moments), len(names) * len(trials) * len(layers) * 2)
     place = (
-        rows["estimate"].map({v: i for i, v in enumerate(labels)}).to_numpy(int),
-        rows["trial"].map({v: i for i, v in enumerate(trials["trial"])}).to_numpy(int),
-        rows["layer"].map({v: i for i, v in enumerate(layers)}).to_numpy(int),
+        _numbers(rows["estimate"], names),
+        _numbers(rows["trial"], list(trials["trial"])),
+        _numbers(rows["layer"], layers),
         _moment_numbers(rows, moments),
     )
     values, unit = _in_one_unit(rows)
-    flagged = rows["details"].map(lambda d: "saturated" in (d.get("flags") or ())).to_numpy(bool)
-    flagged = flagged & (rows["metric"] == "mi_input").to_numpy()
-    saturated = np.zeros(shape, dtype=bool)
-    saturated[tuple(p[flagged] for p in place)] = True
-    dense = []
-    for metric in METRICS:
-        array = np.full(shape, np.nan)
-        of = (rows["metric"] == metric).to_numpy()
-        array[tuple(p[of] for p in place)] = values[of]
-        dense.append(array[..., keep])
+    x, y, h = (_dense(shape, place, (rows["metric"] == metric).to_numpy(), values)[..., keep] for metric in METRICS)
+    saturated = _flagged(rows, shape, place, "saturated", "mi_input")[..., keep]
+    exceeds = np.stack([_flagged(rows, shape, place, "exceeds-earlier-layer", metric)[..., keep] for metric in METRICS[:2]])
     kept = moments.iloc[keep].reset_index(drop=True)
-    x, y, h = dense
-    return Planes(trials, estimates, layers, kept, len(moments), unit, x, y, h, saturated[..., keep])
+    refused = _refused(rows.assign(estimate=place[0]))
+    return Planes(trials, about, layers, kept, len(moments), unit, x, y, h, saturated, exceeds, refused)
+
+
+def _numbers(column: pd.Series, names: list[str]) -> NDArray[np.int64]:
+    return np.asarray(column.map({name: i for i, name in enumerate(names)}), dtype=np.int64)
+
+
+def _dense(shape: tuple[int, ...], place: Place, of: NDArray[np.bool_], values: Floats) -> Floats:
+    array = np.full(shape, np.nan)
+    array[tuple(p[of] for p in place)] = values[of]
+    return array
+
+
+def _flagged(rows: pd.DataFrame, shape: tuple[int, ...], place: Place, flag: str, metric: str) -> NDArray[np.bool_]:
+    """Where the value of `metric` carries `flag`."""
+    of = rows["details"].map(lambda d: flag in (d.get("flags") or ())).to_numpy(bool) & (rows["metric"] == metric).to_numpy()
+    found = np.zeros(shape, dtype=bool)
+    found[tuple(p[of] for p in place)] = True
+    return found
+
+
+def _refused(rows: pd.DataFrame) -> pd.DataFrame:
+    rows = rows[~np.isfinite(rows["value"].to_numpy(float))]
+    why = rows["details"].map(lambda d: str(d.get("why") or "no reason was recorded"))
+    flags = rows["details"].map(lambda d: ", ".join(map(str, d.get("flags") or ())))
+    found = rows[["estimate", "trial", "layer", "metric", "phase", "epoch"]].assign(flags=flags, why=why)
+    return found.reset_index(drop=True)
 
 
 def thin(count: int, each: int) -> NDArray[np.int64]:
@@ -111,20 +122,6 @@ def thin(count: int, each: int) -> NDArray[np.int64]:
     if count <= most:
         return np.arange(count)
     return np.unique(np.linspace(0, count - 1, most).round().astype(np.int64))
-
-
-def _labels(rows: pd.DataFrame) -> pd.Series:
-    """The estimator's name, with the split or the resolution added only where the name alone would mix several estimates."""
-    label = rows["estimator"].astype(str)
-    for column in ("split", "resolution"):
-        key = ["trial", "phase", "epoch", "layer", "metric"]
-        if not rows.assign(label=label).duplicated([*key, "label"]).any():
-            break
-        if column == "split":
-            label = label + " · " + rows["split"].astype(str)
-        else:
-            label = label + " · " + rows["parameters"].map(lambda text: str(parameters(text).get("resolution", "?")))
-    return label
 
 
 def _moments(rows: pd.DataFrame) -> pd.DataFrame:
@@ -151,23 +148,3 @@ def _in_one_unit(rows: pd.DataFrame) -> tuple[Floats, str]:
         return values, "nats"
     return np.where(nats, values / LN2, values), "bits"
 
-
-def _estimate(label: str, rows: pd.DataFrame) -> dict[str, Any]:
-    of_input = rows[rows["metric"] == "mi_input"].drop_duplicates("parameters")
-    details = list(of_input["details"]) or [{}]
-    ceilings = {"H(X)": _same(details, "h_x"), "H(Y)": _same(details, "h_y"), "log2 N": _same(details, "log2_n")}
-    resolutions = list(dict.fromkeys(str(d["resolution"]) for d in details if d.get("resolution")))
-    return {
-        "label": label,
-        "estimator": str(rows["estimator"].iloc[0]),
-        "resolution": "; ".join(resolutions[:2]) + (" and others" if len(resolutions) > 2 else ""),
-        "split": ", ".join(dict.fromkeys(map(str, rows["split"]))),
-        "n": sorted({int(n) for n in rows["n"].dropna().unique()}),
-        "ceilings": {name: value for name, value in ceilings.items() if value is not None},
-    }
-
-
-def _same(details: Iterable[dict[str, Any]], key: str) -> float | None:
-    """The largest value under `key`: trials on other samples differ by little, and a ceiling must not be drawn too low."""
-    found = [float(d[key]) for d in details if isinstance(d.get(key), int | float)]
-    return max(found, default=None)
