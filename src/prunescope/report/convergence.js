@@ -19,6 +19,7 @@ function convergenceSection() {
   el("p", { class: "note", text: `The final network${seeds > 1 ? `, medians over ${seeds} seeds` : ", one seed"}. Moving: by more than ${V.still} bit from half of the samples to all. Each panel has its own axis.` }), table];
 }
 function convergenceChart(estimate, rows, metric, layers, counts) {
+  const [low, high] = extent(rows.flatMap((r) => r.value)), air = Math.max(0.1 * (high - low), (0.5 - (high - low)) / 2); // at least half a bit: noise must not look like a trend
   const ticks = unique(rows.flatMap((r) => r.n)).sort((a, b) => a - b), name = `${QUANTITIES[metric]} [bits]`;
   const lines = rows.map((r) => {
     const i = layers.indexOf(r.layer); return { label: r.layer, style: { colour: colour(i), dash: dash(i), shape: i % 4 }, x: r.n, y: r.value, marks: true, count: r.moving ? "still moving" : "" };
@@ -26,7 +27,7 @@ function convergenceChart(estimate, rows, metric, layers, counts) {
   return lineChart({
     title: estimate, height: 210, lines, aria: `${name} against the number of samples, ${estimate}: ${rows.map((r) => `${r.layer} ${r.value.map((v) => fixed(v)).join(", ")}`).join("; ")}`,
     x: { kind: "decades", domain: [counts[0] / 1.1, counts[1] * 1.1], ticks, label: "samples (log)", name: "samples", format: grouped, tell: grouped },
-    y: { kind: "linear", domain: padded(extent(rows.flatMap((r) => r.value)), 0.1), name, format: short, tell: (v) => fixed(v, 3) },
+    y: { kind: "linear", domain: [low - air, high + air], name, format: short, tell: (v) => fixed(v, 3) },
   });
 }
 function convergenceTable(rows, still) {

@@ -231,6 +231,9 @@ def convergence(lines: pd.DataFrame) -> Any:
         axis.set(xscale="log", xlabel="samples", ylabel=f"{SYMBOLS[line['metric']]} [bits]", title=line["estimate"])
     counts = sorted({n for found in lines["n"] for n in found})
     for axis in axes.flat:
+        axis.tick_params(labelbottom=True)  # the panel below may be empty
+        middle, half = np.mean(axis.get_ylim()), max(0.25, np.ptp(axis.get_ylim()) / 2)
+        axis.set_ylim(middle - half, middle + half)  # at least half a bit: noise must not look like a trend
         axis.xaxis.set_major_locator(ticker.FixedLocator(counts))
         axis.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:,.0f}"))
         axis.xaxis.set_minor_locator(ticker.NullLocator())
