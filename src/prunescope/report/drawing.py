@@ -112,6 +112,7 @@ def epochs(found: list[EpochCurve], known: pd.DataFrame, looks: Styles, timeline
 
 
 def legend(figure: Any, axes: Any) -> None:
+    """One legend below all panels: each name once, in as many columns as the figure's width holds."""
     named: dict[str, Any] = {}
     for axis in np.ravel(axes):
         named |= {label: handle for handle, label in zip(*axis.get_legend_handles_labels(), strict=True) if label not in named}

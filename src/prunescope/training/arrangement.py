@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
 from prunescope.config import TrainingConfig
-from prunescope.training.loop import _batch_size as batch_size
+from prunescope.training.loop import batch_size as batch_size
 from prunescope.training.stacked import Blueprint, blueprint
 from prunescope.types import ConfigError, Split
 

@@ -40,7 +40,7 @@ def train(
     rates = learning_rates(optimizer, settings)
     held = masks.attach(optimizer) if masks is not None else None
     state = State(model, optimizer, settings, phase)
-    size = _batch_size(len(data), settings)
+    size = batch_size(len(data), settings)
     model.train()
     with torch.random.fork_rng(devices=[data.x.device] if data.x.is_cuda else []):
         _tell(heard["start"], state)
@@ -82,7 +82,8 @@ def batches(
         yield from zip(data.x[part].split(size), data.y[part].split(size), strict=True)
 
 
-def _batch_size(n: int, settings: TrainingConfig) -> int:
+def batch_size(n: int, settings: TrainingConfig) -> int:
+    """Samples a batch for `n` training samples; refuses settings that leave no batch."""
     if n == 0:
         raise ConfigError("there are no training samples: lower data.validation or raise data.train_size")
     size = n if settings.batch_size == "full" else int(settings.batch_size)

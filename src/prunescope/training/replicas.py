@@ -25,7 +25,7 @@ from prunescope.pruning.masks import Masks
 from prunescope.training.arrangement import Arrangement, Way, arrange
 from prunescope.training.events import EVENTS, State, handlers
 from prunescope.training.flat import FlatParameters
-from prunescope.training.loop import _batch_size as batch_size
+from prunescope.training.loop import batch_size as batch_size
 from prunescope.training.loop import train
 from prunescope.training.optim import build, learning_rates
 from prunescope.training.rows import StackedRows
