@@ -233,7 +233,8 @@ def test_kill_9_and_the_same_command_again(tmp_path):
     import tomli_w
 
     config.write_text(tomli_w.dumps({**SMALL, "seeds": 4}))
-    command = [sys.executable, "-m", "prunescope.cli", "run", str(config), "--out", str(tmp_path / "killed"), "--jobs", "2", "--stack", "off"]
+    command = [sys.executable, "-m", "prunescope.cli", "run", str(config), "--out", str(tmp_path / "killed")]
+    command += ["--jobs", "2", "--stack", "off"]  # one by one, so that equal means equal to the last bit
     running = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
     deadline = time.monotonic() + 300
 
