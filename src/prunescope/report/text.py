@@ -22,7 +22,7 @@ def summary_rows(run: Run, *, brief: bool = False) -> Rows:
     """
     table = summary_table(run)
     if brief:
-        header = ["variant", "sparsity", "accuracy % [95 %]", "to baseline", "collapsed"]
+        header = ["variant", "sparsity", "accuracy % [95 %]", "change", "collapsed"]
         return header, [_brief(row) for _, row in table.iterrows()]
     grouped = bool((table["group"] != "").any())
     header = ["variant", "asked", "reached", "accuracy %", "difference, points", "loss, nats", "non-zeros", "collapsed", "seeds"]
@@ -49,8 +49,8 @@ def _row(row: pd.Series) -> list[str]:
 def _brief(row: pd.Series) -> list[str]:
     name = f"{row['group']}: {row['variant']}" if row["group"] else str(row["variant"])
     level = row["reached"] if _nan(row["sparsity"]) else row["sparsity"]
-    difference = "" if _nan(row["difference"]) else f"{100 * row['difference']:+.2f}"
-    return [name, "" if _nan(level) else percent(level), _with_interval(row, "accuracy", 100, 2), difference, _row(row)[7]]
+    difference = "" if _nan(row["difference"]) else f"{100 * row['difference']:+.1f}"
+    return [name, "" if _nan(level) else percent(level), _with_interval(row, "accuracy", 100, 1), difference, _row(row)[7]]
 
 
 def _with_interval(row: pd.Series, name: str, scale: float, digits: int, sign: str = "") -> str:
