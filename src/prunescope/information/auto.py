@@ -7,7 +7,11 @@ The rule, in order:
 4. three continuous columns or fewer: Kraskov on normal scores, k = 4; where an elliptical copula agrees within two standard errors, its
    value, which scatters less. Flag "unreliable" where the value still grows with n.
 5. more columns: the elliptical copula (normal or Student), unless a network finds information beyond it on held-out samples. Then the
-   copula's value plus that gain, or Kraskov's where that is larger and columns are at most six; flagged "unreliable", a lower bound.
+   copula's value plus that gain, or Kraskov's where that is larger and columns are at most six; flagged "unreliable". That sum is no
+   bound: a copula that does not fit can itself read high (points on a ring: +0.13 of 2.30 nats).
+
+The family of copulas and the constants below were chosen with the tasks of `prunescope.data.synthetic` in view: expect it to do less well
+elsewhere than in docs/science/mi_accuracy.md.
 """
 
 from __future__ import annotations
@@ -59,7 +63,7 @@ def auto(x: Tensor, y: Tensor, *, generator: Generator | None = None) -> Raw:
     """Mutual information in nats by the estimator that suits size, dimension, ties and kind; `detail["why"]` says which and why.
 
     x (..., n, dx), y (..., n, dy) floating or labels (..., n). The flag "unreliable" means that the methods at hand disagree or that
-    the sample is too small for the dependence: the value is then the best lower bound found. Takes seconds at n = 10,000 with more
+    the sample is too small for the dependence: the value may then be off in either direction. Takes seconds at n = 10,000 with more
     than three columns, because a network looks for what the copula misses.
     """
     draw = generator if generator is not None else torch_generator(0, "auto")
