@@ -108,7 +108,8 @@ Written by `python benchmarks/mi_accuracy.py`: up to {seeds} seeds, one thread, 
 against exact values ({tasks} tasks of `prunescope.data.synthetic`). **Inside** means an error of at most max(0.07 bit, 5 %), tasks a seed.
 **Silent** counts tasks outside with none of the flags {flags}.
 **Cover** is the share of nominal 95 % intervals (value +- 1.96 standard errors of the estimator itself) that contain the truth: bias is
-not in those errors, so an estimator that is consistent but biased at this n covers far less than 95 %. **Consistent** is what the estimator claims: with ever more samples it reaches
+not in those errors, so an estimator that is consistent but biased at this n covers far less than 95 %.
+**Consistent** is what the estimator claims: with ever more samples it reaches
 the truth for any distribution of its kind; the others estimate a bound, a family's value or another quantity, and their intervals are about
 that. {missing}
 
