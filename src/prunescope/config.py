@@ -125,7 +125,7 @@ class PruneConfig(Section):
     criterion: str = "magnitude"
     granularity: str = "weight"
     allocation: str = "uniform"
-    norm: Literal["l1", "l2"] = "l2"
+    norm: Literal["l1", "l2", "linf"] = "l2"
     threshold: float | None = Field(None, ge=0)
     table: dict[str, Sparsity] | None = None
     layers: list[str] | None = None
@@ -134,6 +134,7 @@ class PruneConfig(Section):
     biases: Literal["with-unit", "keep", "drop"] = "with-unit"
     rounds: int = Field(5, ge=1)
     allow_empty: bool = False
+    options: dict[str, Any] = {}
 
 
 class PlaneConfig(Section):

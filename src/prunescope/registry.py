@@ -151,6 +151,7 @@ datasets = Registry("dataset", "datasets")
 models = Registry("model", "models")
 estimators = Registry("estimator", "estimators")
 criteria = Registry("criterion", "criteria")
+signals = Registry("signal", "signals")
 granularities = Registry("granularity", "granularities")
 allocations = Registry("allocation", "allocations")
 schedules = Registry("schedule", "schedules")
@@ -158,5 +159,5 @@ measures = Registry("measure", "measures")
 optimizers = Registry("optimizer", "optimizers")
 
 REGISTRIES = {
-    r.plural: r for r in (datasets, models, estimators, criteria, granularities, allocations, schedules, measures, optimizers)
+    r.plural: r for r in (datasets, models, estimators, criteria, signals, granularities, allocations, schedules, measures, optimizers)
 }

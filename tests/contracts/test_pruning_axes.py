@@ -9,7 +9,6 @@ from torch import nn
 
 import prunescope as ps
 from prunescope.pruning import targets
-from prunescope.pruning.granularity import expand, piece_scores
 from prunescope.registry import REGISTRIES, allocations, criteria, granularities, schedules
 
 
@@ -47,9 +46,9 @@ def test_exact_counts_and_masks_that_fit(criterion, granularity, allocation, kin
     parameters = dict(model.named_parameters())
     pieces, removed = [], []
     for target in chosen:
-        spans = granularities.get(granularity).function(target)
-        kept = piece_scores(masks[target.name].double(), spans, how="draw", norm="l1")
-        expected = expand(kept.bool(), target, spans)
+        layout = granularities.get(granularity).function(target).slots[0].layout
+        kept = layout.fold(masks[target.name])[:, 0]
+        expected = layout.expand(kept, target.parameter.shape)
         assert torch.equal(masks[target.name], expected), "a piece is kept or removed as a whole"
         pieces.append(kept.numel())
         removed.append(int((kept == 0).sum()))

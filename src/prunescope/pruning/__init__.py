@@ -1,8 +1,8 @@
 """Pruning: what is unimportant (criteria), in which pieces (granularity), from where (allocation), when (schedules)."""
 
-from prunescope.pruning import allocation, criteria, granularity, schedules
+from prunescope.pruning import allocation, criteria, granularity, schedules, signals
 from prunescope.pruning.masks import Masks
-from prunescope.pruning.pruner import prune, reached
+from prunescope.pruning.oneshot import prune, reached
 from prunescope.pruning.targets import prunable
 
-__all__ = ["Masks", "allocation", "criteria", "granularity", "prunable", "prune", "reached", "schedules"]
+__all__ = ["Masks", "allocation", "criteria", "granularity", "prunable", "prune", "reached", "schedules", "signals"]

@@ -1,7 +1,8 @@
 """Criteria: how important each weight is. A criterion is one expression over one tensor; anything costly is a signal in `needs`.
 
-Trait `units` says how the scores of a unit's weights become the unit's score: "norm" (L1 or L2, as the caller asks) or
-"draw" (one of them).
+Trait `level` is "weight" (scores of the weight's shape, the default) or "unit" (one score an output unit). Trait `units` says how
+the scores of the weights that a piece covers become the piece's: "norm" (L1, L2 or Linf, as the caller asks), "sum" (the size of
+their sum, for signed contributions to the loss) or "draw" (one of them). Keyword-only parameters are options of the user's.
 """
 
 from __future__ import annotations

@@ -1,0 +1,67 @@
+"""Layouts: how the pieces of a granularity lie in a tensor, as a fold into rows and its inverse for masks."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+
+class Layout(Protocol):
+    """Where pieces lie in one tensor; all tensors of a group have the same number of pieces, in the same order."""
+
+    def fold(self, values: Tensor) -> Tensor:
+        """`values` (shape of the tensor) as (pieces, members): row i holds what piece i covers."""
+
+    def expand(self, kept: Tensor, shape: torch.Size) -> Tensor:
+        """The boolean mask of the tensor (of `shape`) from that of the pieces (pieces,)."""
+
+
+@dataclass(frozen=True)
+class Spans:
+    """Pieces that span the whole of the dimensions `spans`: () is every entry by itself, all but one is a unit.
+
+    >>> Spans((1,)).fold(torch.tensor([[1, 2], [3, 4]])).tolist(), Spans((0,)).fold(torch.tensor([[1, 2], [3, 4]])).tolist()
+    ([[1, 2], [3, 4]], [[1, 3], [2, 4]])
+    """
+
+    spans: tuple[int, ...]
+
+    def fold(self, values: Tensor) -> Tensor:
+        """(pieces, members), pieces in index order of the dimensions that are not spanned."""
+        kept = [d for d in range(values.ndim) if d not in self.spans]
+        pieces = math.prod(values.shape[d] for d in kept)
+        return values.permute(*kept, *self.spans).reshape(pieces, -1)
+
+    def expand(self, kept: Tensor, shape: torch.Size) -> Tensor:
+        """The mask of a tensor of `shape`."""
+        return kept.view([1 if d in self.spans else size for d, size in enumerate(shape)]).expand(shape).contiguous()
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Pieces that are sets of indices along one dimension, and span all others: `index` (pieces, width), long.
+
+    Serves coupled channels (width 1 and an order of their own), heads, and channels that a flattened input repeats.
+    Indices that no piece names are kept.
+
+    >>> Parts(0, torch.tensor([[0, 1], [2, 3]])).expand(torch.tensor([True, False]), torch.Size([4, 1])).ravel().tolist()
+    [True, True, False, False]
+    """
+
+    dim: int
+    index: Tensor
+
+    def fold(self, values: Tensor) -> Tensor:
+        """(pieces, members), members in index order of each part."""
+        rows = values.movedim(self.dim, 0)[self.index.to(values.device)]
+        return rows.reshape(len(self.index), -1)
+
+    def expand(self, kept: Tensor, shape: torch.Size) -> Tensor:
+        """The mask of a tensor of `shape`."""
+        line = torch.ones(shape[self.dim], dtype=torch.bool, device=kept.device)
+        line[self.index.to(kept.device).flatten()] = kept.repeat_interleave(self.index.shape[1])
+        return line.view([-1 if d == self.dim else 1 for d in range(len(shape))]).expand(shape).contiguous()
