@@ -17,6 +17,7 @@ from prunescope.pruning.select import smallest
 from prunescope.pruning.signals import Calibration, LossFunction, compute
 from prunescope.pruning.targets import Target, prunable, targets
 from prunescope.pruning.targets import biases as layer_biases
+from prunescope.pruning.wrapping import unwrapped
 from prunescope.registry import Entry, allocations, check_types, criteria, granularities, unknown
 from prunescope.types import ConfigError, PruningError, Split
 
@@ -41,6 +42,7 @@ def prune(
     data: Any = None,
     loss_fn: LossFunction | None = None,
     example_inputs: Any = None,
+    initial: Mapping[str, Tensor] | None = None,
     options: Mapping[str, Any] | None = None,
     seed: int = 0,
 ) -> Masks:
@@ -58,7 +60,7 @@ def prune(
     masks        earlier masks, which stay in force and count towards the sparsity
     data         calibration set of criteria that need one: (inputs, labels), a Split, or batches of such pairs
     loss_fn      (outputs, labels) -> mean loss, for criteria that need gradients; cross-entropy unless given
-    example_inputs   inputs of a forward pass, for granularities that follow the network's graph
+    example_inputs   inputs of a forward pass, for granularities that follow the graph; initial: weights before training, by name
     options      options of the criterion, the granularity and the allocation, by name; seed: of what is drawn
 
     Raises PruningError (nothing to prune, NaN scores, a layer emptied) and ConfigError (unknown name, sparsity outside [0, 1]).
@@ -68,19 +70,18 @@ def prune(
     [[False, True, False, True]]
     """
     _check_request(sparsity, threshold, table, biases)
-    allocation = "table" if table is not None else allocation
+    model, allocation = unwrapped(model), "table" if table is not None else allocation
     entries = (criteria.get(criterion), granularity_entry(granularity), allocations.get(allocation))
     chosen = {t.name: t for t in targets(model, layers=layers, exclude=exclude, output=output)}
     own = split_options(entries, {**granularity_options(granularity), **(options or {})})
     groups = groups_of(model, list(chosen.values()), entries[1], own[1], example_inputs)
     scored = [chosen[name] for name in dict.fromkeys(s.parameter for g in groups for s in g.scored)]
-    calibration = Calibration(model, scored, _batches(data), loss_fn, rng.torch_generator(seed, "prune", criterion))
+    calibration = Calibration(model, scored, _batches(data), loss_fn, rng.torch_generator(seed, "prune", criterion), {"initial": initial})
     available = compute(entries[0].needs, calibration)
     scores = scores_of(groups, chosen, entries[0], available, own[0], norm=norm, masks=masks)
     kept = _kept(groups, scores, entries[2], own[2], sparsity, threshold, table, allow_empty=allow_empty)
-    dropped = layer_biases(model) if biases == "drop" else {}
-    found = masks_of(groups, kept, model, companions=biases == "with-unit")
-    new = Masks(found | {n: torch.zeros_like(p, dtype=torch.bool) for n, p in dropped.items()}, model)
+    dropped = {n: torch.zeros_like(p, dtype=torch.bool) for n, p in layer_biases(model).items()} if biases == "drop" else {}
+    new = Masks(masks_of(groups, kept, model, companions=biases == "with-unit") | dropped, model)
     return ((masks & new).bind(model) if masks else new).apply()
 
 
