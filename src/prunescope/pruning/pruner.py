@@ -44,6 +44,7 @@ class Pruner:
     soft         straight-through: the model computes with masked weights, the gradients reach all of them, and masks are chosen anew at
                  every update from weights that went on learning behind them (Bengio et al. 2013; Lin et al. 2020, alg. 1)
     automatic    steps are counted by a hook of the optimiser; False: you call `step()` after each step of the optimiser
+    state        what `state_dict` gave: it goes on from there, and prunes nothing that is not due
     seed         of what is drawn; further keywords as in `prune`: criterion, granularity, allocation, layers, exclude, options, ...
 
     Masked weights are exactly zero after every step. `masks` are the masks of now, `finish()` ends it. Raises ConfigError for settings
@@ -81,6 +82,7 @@ class Pruner:
         loss_fn: LossFunction | None = None,
         automatic: bool = True,
         seed: int = 0,
+        state: Mapping[str, Any] | None = None,
         **pruning: Any,
     ) -> None:
         self.model, self.optimizer, self.sparsity, self.soft, self.seed = unwrapped(model), optimizer, sparsity, soft, seed
@@ -100,14 +102,10 @@ class Pruner:
         if optimizer is not None:
             self._hooks.append(optimizer.register_step_pre_hook(self._before))
             self._hooks.append(optimizer.register_step_post_hook(self._after))
-        if dynamic is not None:
-            self._how.setdefault("criterion", "random")
-            self._adopt(masks if masks is not None else self._pruned(sparsity, None))
-            self.level = sparsity
+        if state is not None:
+            self.load_state_dict(state)
         else:
-            if masks is not None:
-                self._adopt(masks)
-            self._update()
+            self._begin(masks)
 
     def __repr__(self) -> str:
         return f"Pruner(step {self.steps}, {self.level:.4g} of {self.sparsity:.4g} to be removed, {self.masks!r})"
@@ -150,6 +148,16 @@ class Pruner:
             self._behind.load_state_dict(state["behind"], masks)
         self.steps, self.level = int(state["steps"]), float(state["level"])
         self._hold(masks)
+
+    def _begin(self, masks: Masks | None) -> None:
+        if self.dynamic is not None:
+            self._how.setdefault("criterion", "random")
+            self._adopt(masks if masks is not None else self._pruned(self.sparsity, None))
+            self.level = self.sparsity
+            return
+        if masks is not None:
+            self._adopt(masks)
+        self._update()
 
     def _last(self, end: int | None) -> int | None:
         if end is not None or self.dynamic == "set":
