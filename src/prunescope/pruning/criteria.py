@@ -2,7 +2,9 @@
 
 Trait `level` is "weight" (scores of the weight's shape, the default) or "unit" (one score an output unit). Trait `units` says how
 the scores of the weights that a piece covers become the piece's: "norm" (L1, L2 or Linf, as the caller asks), "sum" (the size of
-their sum, for signed contributions to the loss) or "draw" (one of them). Keyword-only parameters are options of the user's.
+their sum, for signed contributions to the loss) or "draw" (one of them). Trait `elementwise` says that each score depends on that
+weight and on the same entries of its signals alone, so that scores can be computed a part at a time. Keyword-only parameters are
+options of the user's.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from torch import Generator, Tensor
 from prunescope.registry import criteria
 
 
-@criteria("magnitude", source="Han et al. 2015, arXiv:1506.02626, sec. 3", units="norm")
+@criteria("magnitude", source="Han et al. 2015, arXiv:1506.02626, sec. 3", units="norm", elementwise=True)
 def magnitude(weight: Tensor) -> Tensor:
     """Absolute value of each weight, in the weight's own unit; shape of `weight`.
 

@@ -9,11 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from prunescope import rng
-from prunescope.pruning.allocation import checked_counts
+from prunescope.pruning.budget import Request, kept_of
 from prunescope.pruning.groups import Group, masks_of
 from prunescope.pruning.masks import Masks
 from prunescope.pruning.scoring import scores_of
-from prunescope.pruning.select import smallest
 from prunescope.pruning.signals import Calibration, LossFunction, compute
 from prunescope.pruning.targets import Target, prunable, targets
 from prunescope.pruning.targets import biases as layer_biases
@@ -69,15 +68,15 @@ def prune(
     """
     _check_request(sparsity, threshold, table, biases)
     allocation = "table" if table is not None else allocation
+    request = Request(sparsity, threshold, table, allow_empty)
     entries = (criteria.get(criterion), granularity_entry(granularity), allocations.get(allocation))
     chosen = {t.name: t for t in targets(model, layers=layers, exclude=exclude, output=output)}
     own = split_options(entries, {**granularity_options(granularity), **(options or {})})
     groups = groups_of(model, list(chosen.values()), entries[1], own[1], example_inputs)
-    scored = [chosen[name] for name in dict.fromkeys(s.parameter for g in groups for s in g.scored)]
-    calibration = Calibration(model, scored, _batches(data), loss_fn, rng.torch_generator(seed, "prune", criterion))
-    available = compute(entries[0].needs, calibration)
-    scores = scores_of(groups, chosen, entries[0], available, own[0], norm=norm, masks=masks)
-    kept = _kept(groups, scores, entries[2], own[2], sparsity, threshold, table, allow_empty=allow_empty)
+    named = [chosen[name] for name in dict.fromkeys(s.parameter for g in groups for s in g.scored)]
+    calibration = Calibration(model, named, _batches(data), loss_fn, rng.torch_generator(seed, "prune", criterion))
+    scores = scores_of(groups, chosen, entries[0], compute(entries[0].needs, calibration), own[0], norm=norm, masks=masks)
+    kept = kept_of(groups, scores, entries[2], own[2], request, model, example_inputs)
     dropped = layer_biases(model) if biases == "drop" else {}
     found = masks_of(groups, kept, model, companions=biases == "with-unit")
     new = Masks(found | {n: torch.zeros_like(p, dtype=torch.bool) for n, p in dropped.items()}, model)
@@ -118,20 +117,6 @@ def groups_of(
         found: list[Group] = entry.function(model, fitting, example_inputs, **options)
         return found
     return [entry.function(t, **options) for t in fitting]
-
-
-def _kept(
-    groups: Sequence[Group], scores: Mapping[str, Tensor], entry: Entry, options: Mapping[str, Any],
-    sparsity: float | None, threshold: float | None, table: Mapping[str, float] | None, *, allow_empty: bool,
-) -> dict[str, Tensor]:  # fmt: skip
-    """What is kept of each group (pieces,): by threshold, by its pattern, or the highest scores of the allocation's counts."""
-    if threshold is not None:
-        kept = {name: s > threshold for name, s in scores.items()}
-        checked_counts({name: int((~k).sum()) for name, k in kept.items()}, scores, allow_empty=allow_empty)
-        return kept
-    needed = {"table": table} if "table" in entry.needs else {}
-    counts = checked_counts(entry.function(scores, sparsity, **needed, **options), scores, allow_empty=allow_empty)
-    return {g.name: ~smallest(scores[g.name], counts[g.name]) for g in groups}
 
 
 def granularity_entry(name: str) -> Entry:
