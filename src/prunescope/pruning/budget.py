@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from prunescope.pruning.allocation import Scores, checked_counts, protected
 from prunescope.pruning.groups import Group
-from prunescope.pruning.select import highest
+from prunescope.pruning.select import highest, some
 from prunescope.pruning.streams import stream_of, whole
 from prunescope.pruning.targets import owner
 from prunescope.registry import Entry
@@ -50,7 +50,7 @@ def kept_of(
 
 
 def _refuse_emptied(kept: Mapping[str, Tensor], scores: Scores, request: Request) -> None:
-    counts = {name: k.numel() if not bool(k.any()) else 0 for name, k in kept.items()}
+    counts = {name: k.numel() if not some(k) else 0 for name, k in kept.items()}
     checked_counts(counts, scores, allow_empty=request.allow_empty)
 
 

@@ -163,6 +163,16 @@ def _compared(part: Tensor, low: float, high: float, kept: Tensor) -> tuple[Tens
     return torch.from_numpy(among), values.size - inside - int(np.count_nonzero(above)), inside
 
 
+def every(kept: Tensor) -> bool:
+    """Whether all of a boolean tensor is true; numpy stops at the first that is not, which torch does not."""
+    return bool(kept.numpy().all()) if kept.device.type == "cpu" else bool(kept.all())
+
+
+def some(kept: Tensor) -> bool:
+    """Whether any of a boolean tensor is true."""
+    return bool(kept.numpy().any()) if kept.device.type == "cpu" else bool(kept.any())
+
+
 def _where(true: Tensor) -> Tensor:
     """The places (k,) int64 at which a boolean tensor is true."""
     return torch.from_numpy(np.flatnonzero(true.numpy())) if true.device.type == "cpu" else torch.nonzero(true)[:, 0]
