@@ -8,7 +8,7 @@ from torch import nn
 
 import prunescope as ps
 from prunescope.pruning.allocation import erdos_renyi, erk, flops, global_, lamp, lamp_scores, parameters, uniform
-from prunescope.pruning.budget import positions
+from prunescope.pruning.positions import positions
 from prunescope.types import PruningError
 
 SHAPES = {"conv": (8, 4, 3, 3), "wide": (64, 72), "narrow": (3, 64)}

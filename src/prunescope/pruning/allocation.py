@@ -11,18 +11,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from fnmatch import fnmatchcase
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from prunescope.pruning.select import highest
-from prunescope.pruning.streams import Stream, stream_of, whole
+from prunescope.pruning.sensitivity import Scan, levels_for
+from prunescope.pruning.streams import Scores, Stream, stream_of, whole
+from prunescope.pruning.targets import fits
 from prunescope.registry import allocations, unknown
 from prunescope.types import ConfigError, PruningError
 
-Scores = Mapping[str, Tensor | Stream]
 Numbers = Mapping[str, float]
 
 
@@ -88,6 +88,14 @@ def flops(scores: Scores, sparsity: float, costs: Numbers, *, least: int = 1) ->
     return _within_budget(scores, sparsity, costs, least, "multiplications")
 
 
+@allocations("sensitivity", source="layer by layer as Han et al. 2015, arXiv:1506.02626, fig. 6", needs=("scan",))
+def sensitivity(scores: Scores, sparsity: float, scan: Scan, *, least: int = 1) -> dict[str, int]:
+    """The sparsities at which every layer, pruned alone, raises the calibration loss by the same amount; exact in total, in pieces."""
+    sizes = {n: s.numel() for n, s in scores.items()}
+    levels = levels_for(scan, sizes, sparsity, least=least)
+    return _rounded({n: levels[n] * sizes[n] for n in sizes}, round(sparsity * sum(sizes.values())), sizes)
+
+
 def lamp_scores(scores: Tensor) -> Tensor:
     """score_i^2 / (sum of score_j^2 over all j that are not smaller), no unit, float64; shape of `scores`.
 
@@ -99,16 +107,6 @@ def lamp_scores(scores: Tensor) -> Tensor:
     found = torch.empty_like(squares)
     found[order] = squares[order] / squares[order].cumsum(0).clamp_min(torch.finfo(torch.float64).tiny)
     return found.view(scores.shape)
-
-
-def fits(name: str, pattern: str) -> bool:
-    """Whether a parameter ("fc2.weight") is meant by `pattern`: its own name, its module's ("fc2"), or a wildcard ("fc*").
-
-    >>> fits("fc2.weight", "fc2"), fits("fc2.weight", "fc*"), fits("fc2.weight", "fc")
-    (True, True, False)
-    """
-    module = name.rpartition(".")[0]
-    return fnmatchcase(name, pattern) or fnmatchcase(module, pattern)
 
 
 def checked_counts(counts: Mapping[str, int], scores: Scores, *, allow_empty: bool) -> Mapping[str, int]:
@@ -161,12 +159,16 @@ def _in_proportion(scores: Scores, sparsity: float, raw: Numbers) -> dict[str, i
             break
         kept |= {n: float(sizes[n]) for n in full}
         open_ -= full
-    whole_ = {n: math.floor(kept.get(n, 0.0) + 1e-9) for n in sizes}
-    short = left - sum(whole_.values())
-    by_rest = sorted((n for n in sizes if whole_[n] < sizes[n]), key=lambda n: whole_[n] - kept.get(n, 0.0))
-    for n in by_rest[:short]:
-        whole_[n] += 1
-    return {n: sizes[n] - whole_[n] for n in sizes}
+    rounded = _rounded({n: kept.get(n, 0.0) for n in sizes}, left, sizes)
+    return {n: sizes[n] - rounded[n] for n in sizes}
+
+
+def _rounded(shares: Numbers, total: int, sizes: Mapping[str, int]) -> dict[str, int]:
+    """Whole numbers near `shares` that sum to `total`, none above its size: what is left over goes to the largest fractions."""
+    found = {n: min(math.floor(s + 1e-9), sizes[n]) for n, s in shares.items()}
+    for n in sorted((n for n in sizes if found[n] < sizes[n]), key=lambda n: found[n] - shares[n])[: total - sum(found.values())]:
+        found[n] += 1
+    return found
 
 
 def _within_budget(scores: Scores, share: float, weights: Numbers, least: int, what: str) -> dict[str, int]:

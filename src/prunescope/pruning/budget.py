@@ -9,10 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from prunescope.pruning.allocation import Scores, checked_counts, protected
+from prunescope.pruning.allocation import checked_counts, protected
 from prunescope.pruning.groups import Group
+from prunescope.pruning.positions import positions
 from prunescope.pruning.select import highest, some
-from prunescope.pruning.streams import stream_of, whole
+from prunescope.pruning.selection import smallest_within
+from prunescope.pruning.sensitivity import scan
+from prunescope.pruning.signals.calibration import Calibration, mapped
+from prunescope.pruning.streams import Scores, Stream, stream_of, whole
 from prunescope.pruning.targets import owner
 from prunescope.registry import Entry
 from prunescope.types import PruningError
@@ -29,24 +33,31 @@ class Request:
 
 
 def kept_of(
-    groups: Sequence[Group], scores: Scores, entry: Entry, options: Mapping[str, Any], request: Request, model: nn.Module,
-    inputs: Any = None,
+    groups: Sequence[Group], scores: Scores, entry: Entry, options: Mapping[str, Any], request: Request, calibration: Calibration,
+    rows: Mapping[str, Tensor],
 ) -> dict[str, Tensor]:  # fmt: skip
-    """What is kept of each group (pieces,): above the threshold, or the highest scores of the allocation's counts."""
+    """What is kept of each group (pieces,): above the threshold, or the highest scores of the allocation's counts.
+
+    `rows` names, for some groups, the row of each piece; their pieces are then compared within rows.
+    """
     if request.threshold is not None:
         kept = {name: whole(s) > request.threshold for name, s in scores.items()}
         _refuse_emptied(kept, scores, request)
         return kept
-    given = facts(entry, groups, request, model, inputs)
-    least = int(options.get("least", 0))
-    if entry.traits.get("pooled") and least == 0:
+    given = facts(entry, groups, scores, request, calibration)
+    least = int({**entry.options, **options}.get("least", 0))
+    if entry.traits.get("pooled") and least == 0 and not rows:
         total = sum(s.numel() for s in scores.values())
         kept = highest({n: stream_of(s) for n, s in scores.items()}, round((request.sparsity or 0.0) * total))
         _refuse_emptied(kept, scores, request)
         return kept
     counts = checked_counts(entry.function(scores, request.sparsity, **given, **options), scores, allow_empty=request.allow_empty)
     ranked = protected(scores, least)
-    return {g.name: highest({g.name: stream_of(ranked[g.name])}, counts[g.name])[g.name] for g in groups}
+    return {n: _highest(ranked[n], counts[n], rows.get(n)) for n in (g.name for g in groups)}
+
+
+def _highest(scores: Tensor | Stream, removed: int, rows: Tensor | None) -> Tensor:
+    return highest({"": stream_of(scores)}, removed)[""] if rows is None else ~smallest_within(whole(scores), rows, removed)
 
 
 def _refuse_emptied(kept: Mapping[str, Tensor], scores: Scores, request: Request) -> None:
@@ -54,8 +65,9 @@ def _refuse_emptied(kept: Mapping[str, Tensor], scores: Scores, request: Request
     checked_counts(counts, scores, allow_empty=request.allow_empty)
 
 
-def facts(entry: Entry, groups: Sequence[Group], request: Request, model: nn.Module, inputs: Any = None) -> dict[str, Any]:
+def facts(entry: Entry, groups: Sequence[Group], scores: Scores, request: Request, calibration: Calibration) -> dict[str, Any]:
     """The facts that an allocation's `needs` names."""
+    model = calibration.model
     shapes = {n: tuple(p.shape) for n, p in model.named_parameters(remove_duplicate=False)}
     found: dict[str, Any] = {}
     for need in entry.needs:
@@ -66,10 +78,20 @@ def facts(entry: Entry, groups: Sequence[Group], request: Request, model: nn.Mod
         elif need == "sizes":
             found[need] = {g.name: sum(_members(g, model).values()) for g in groups}
         elif need == "costs":
-            found[need] = costs(groups, model, inputs)
+            found[need] = costs(groups, model, _inputs(calibration))
+        elif need == "scan":
+            found[need] = scan(groups, scores, calibration)
         else:
-            raise PruningError(f"allocation {entry.name!r} needs {need!r}, which is none of table, shapes, sizes and costs")
+            raise PruningError(f"allocation {entry.name!r} needs {need!r}, which is none of table, shapes, sizes, costs and scan")
     return found
+
+
+def _inputs(calibration: Calibration) -> Any:
+    """Inputs of one forward pass: the caller's example, else the first rows of the calibration set."""
+    given = calibration.extra.get("example_inputs")
+    if given is not None or not calibration.batches:
+        return given
+    return mapped(calibration.batches[0][0], lambda t: t[:2])
 
 
 def costs(groups: Sequence[Group], model: nn.Module, inputs: Any) -> dict[str, float]:
@@ -90,36 +112,3 @@ def _members(group: Group, model: nn.Module) -> dict[str, float]:
         covered = int((~slot.layout.expand(torch.zeros(group.pieces, dtype=torch.bool), shape)).sum())
         found[slot.parameter] = found.get(slot.parameter, 0.0) + covered / group.pieces
     return found
-
-
-@torch.no_grad()
-def positions(model: nn.Module, inputs: Any) -> dict[str, float]:
-    """How often each module uses each of its weights for one sample: output values a unit (1 for a plain linear layer, pixels, tokens).
-
-    One forward pass in eval mode; the model's mode is put back.
-    """
-    used: dict[str, float] = {}
-    handles = []
-
-    def hook(name: str, module: nn.Module) -> Any:
-        def count(_: nn.Module, __: Any, output: Any) -> None:
-            first = output[0] if isinstance(output, tuple) else output
-            weight = getattr(module, "weight", None)
-            if isinstance(first, Tensor) and isinstance(weight, Tensor) and weight.ndim > 1 and len(first):
-                transposed = isinstance(module, nn.modules.conv._ConvTransposeNd) or type(module).__name__ == "Conv1D"
-                units = getattr(module, "out_channels", None) or weight.shape[1 if transposed else 0]
-                used[name] = used.get(name, 0.0) + first.numel() / (len(first) * units)
-
-        return count
-
-    training = {m: m.training for m in model.modules()}
-    try:
-        model.eval()
-        handles = [m.register_forward_hook(hook(n, m)) for n, m in model.named_modules()]
-        model(**inputs) if isinstance(inputs, Mapping) else model(*inputs) if isinstance(inputs, tuple) else model(inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
-        for module, mode in training.items():
-            module.training = mode
-    return used

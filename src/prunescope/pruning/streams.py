@@ -110,6 +110,9 @@ def nan_sentence(name: str, stream: Elementwise) -> str:
     return f"{wrong} of {stream.numel()} scores of {name} are NaN: check the weights, and the gradients or data that the scores come from"
 
 
+Scores = Mapping[str, Tensor | Stream]  # by group name
+
+
 def stream_of(scores: Tensor | Stream) -> Stream:
     """Scores as a stream, whether they exist already or not."""
     return Whole(scores) if isinstance(scores, Tensor) else scores
