@@ -10,10 +10,11 @@ from torch import Tensor, nn
 
 from prunescope import rng
 from prunescope.pruning.allocation import checked_counts
+from prunescope.pruning.granularity import fixed_sparsity
 from prunescope.pruning.groups import Group, masks_of
 from prunescope.pruning.masks import Masks
 from prunescope.pruning.scoring import scores_of
-from prunescope.pruning.select import smallest
+from prunescope.pruning.select import best_of_each, smallest
 from prunescope.pruning.signals import Calibration, LossFunction, compute
 from prunescope.pruning.targets import Target, prunable, targets
 from prunescope.pruning.targets import biases as layer_biases
@@ -46,7 +47,7 @@ def prune(
 ) -> Masks:
     """Remove the least important fraction `sparsity` of the weights or units: zeroes them in place and returns the Masks.
 
-    sparsity     fraction removed, 0 to 1: round(sparsity * n) by rank, ties by index. Left out with `threshold` or `table`.
+    sparsity     fraction removed, 0 to 1: round(sparsity * n) by rank, ties by index. Left out with `threshold`, `table` or "2:4".
     criterion, granularity, allocation   names from `prunescope list`, or "module:function" of your own
     norm         how the scores of a piece's weights make its own: "l2", "l1" or "linf"
     threshold    remove what scores at most this, instead of a fraction
@@ -67,11 +68,11 @@ def prune(
     >>> prune(layer, sparsity=0.5, output=True)["weight"].tolist()
     [[False, True, False, True]]
     """
-    _check_request(sparsity, threshold, table, biases)
     allocation = "table" if table is not None else allocation
-    entries = (criteria.get(criterion), granularity_entry(granularity), allocations.get(allocation))
+    entries = (criteria.get(criterion), granularities.get(granularity), allocations.get(allocation))
+    own = split_options(entries, {**entries[1].traits.get("stated", {}), **(options or {})})
+    sparsity = _checked_request(sparsity, threshold, table, biases, fixed_sparsity(entries[1], own[1]))
     chosen = {t.name: t for t in targets(model, layers=layers, exclude=exclude, output=output)}
-    own = split_options(entries, {**granularity_options(granularity), **(options or {})})
     groups = groups_of(model, list(chosen.values()), entries[1], own[1], example_inputs)
     scored = [chosen[name] for name in dict.fromkeys(s.parameter for g in groups for s in g.scored)]
     calibration = Calibration(model, scored, _batches(data), loss_fn, rng.torch_generator(seed, "prune", criterion))
@@ -84,15 +85,21 @@ def prune(
     return ((masks & new).bind(model) if masks else new).apply()
 
 
-def _check_request(sparsity: float | None, threshold: float | None, table: Any, biases: str) -> None:
+def _checked_request(
+    sparsity: float | None, threshold: float | None, table: Any, biases: str, fixed: float | None
+) -> float | None:  # fmt: skip
+    """The sparsity to prune to; `fixed` is the only one that the granularity can have."""
     given = [n for n, v in (("sparsity", sparsity), ("threshold", threshold), ("table", table)) if v is not None]
-    if not given or {"threshold", "table"} <= set(given) or (threshold is not None and sparsity is not None):
+    if fixed is not None and given and (given != ["sparsity"] or abs(float(sparsity or 0) - fixed) > 1e-9):
+        raise ConfigError(f"this granularity removes exactly {fixed:g}: leave {' and '.join(given)} out")
+    if (not given and fixed is None) or {"threshold", "table"} <= set(given) or (threshold is not None and sparsity is not None):
         raise ConfigError(f"expected one of sparsity, threshold or table, got {' and '.join(given) or 'none'}")
     if sparsity is not None and not 0 <= sparsity <= 1:
         hint = f"; for {sparsity} % write {sparsity / 100:g}" if 1 < sparsity <= 100 else ""
         raise ConfigError(f"sparsity {sparsity}: expected the fraction removed, from 0 to 1{hint}")
     if biases not in ("with-unit", "keep", "drop"):
         raise ConfigError(f"biases {biases!r}: expected with-unit, keep or drop")
+    return sparsity if fixed is None else fixed
 
 
 def _batches(data: Any) -> list[Any] | None:
@@ -110,8 +117,8 @@ def groups_of(
     model: nn.Module, chosen: Sequence[Target], entry: Entry, options: Mapping[str, Any], example_inputs: Any = None
 ) -> list[Group]:
     """The groups of pieces that a granularity makes of the targets. PruningError where it fits none of them."""
-    kinds = entry.traits.get("kinds", ("linear", "convolution", "other"))
-    fitting = [t for t in chosen if t.kind in kinds]
+    kinds, ndim = entry.traits.get("kinds", ("linear", "convolution", "other")), entry.traits.get("ndim")
+    fitting = [t for t in chosen if t.kind in kinds and (t.kind == "convolution" or ndim is None or t.parameter.ndim == ndim)]
     if not fitting:
         raise PruningError(f"granularity {entry.name!r} fits {' and '.join(kinds)} layers, and none of {[t.name for t in chosen]} is one")
     if entry.traits.get("coupled"):
@@ -125,6 +132,8 @@ def _kept(
     sparsity: float | None, threshold: float | None, table: Mapping[str, float] | None, *, allow_empty: bool,
 ) -> dict[str, Tensor]:  # fmt: skip
     """What is kept of each group (pieces,): by threshold, by its pattern, or the highest scores of the allocation's counts."""
+    if any(g.pattern for g in groups):
+        return {g.name: best_of_each(scores[g.name], *_pattern(g, sparsity)) for g in groups}
     if threshold is not None:
         kept = {name: s > threshold for name, s in scores.items()}
         checked_counts({name: int((~k).sum()) for name, k in kept.items()}, scores, allow_empty=allow_empty)
@@ -134,14 +143,15 @@ def _kept(
     return {g.name: ~smallest(scores[g.name], counts[g.name]) for g in groups}
 
 
-def granularity_entry(name: str) -> Entry:
-    """The granularity called `name`."""
-    return granularities.get(name)
-
-
-def granularity_options(name: str) -> dict[str, Any]:
-    """Options that the name itself states."""
-    return {}
+def _pattern(group: Group, sparsity: float | None) -> tuple[int, int]:
+    """The pattern of a group, refused where the request is for another sparsity than that of the pattern."""
+    if group.pattern is None:
+        raise PruningError(f"{group.name} has no pattern and other layers have one: give all groups of a granularity a pattern, or none")
+    kept, of = group.pattern
+    if sparsity is None or abs(sparsity - (1 - kept / of)) > 1e-9:
+        asked = f"got {sparsity:g}" if sparsity is not None else "a threshold or table cannot change it"
+        raise ConfigError(f"{group.name} keeps {kept} of every {of} pieces, which is sparsity {1 - kept / of:g}: {asked}")
+    return kept, of
 
 
 def split_options(entries: Sequence[Entry], options: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -32,6 +32,23 @@ def smallest(scores: Tensor, count: int) -> Tensor:
     return torch.from_numpy(chosen).to(scores.device)
 
 
+def best_of_each(scores: Tensor, best: int, of: int) -> Tensor:
+    """True for the `best` largest of each `of` consecutive `scores` (n,); among equal ones the first go first, as in `smallest`.
+
+    >>> best_of_each(torch.tensor([1.0, 4.0, 2.0, 3.0, 5.0, 5.0, 5.0, 5.0]), 2, 4).tolist()
+    [False, True, False, True, False, False, True, True]
+    """
+    values = torch.from_numpy(_checked(scores)).view(-1, of)
+    columns = values.t().contiguous()
+    rank = torch.zeros_like(columns, dtype=torch.int16 if of > 127 else torch.int8)  # how many others of its `of` go before it
+    for i in range(of):
+        for j in range(i):
+            first = columns[j] <= columns[i]
+            rank[i] += first
+            rank[j] += ~first
+    return (rank >= of - best).t().reshape(-1).to(scores.device)
+
+
 def smallest_together(scores: Mapping[str, Tensor], count: int) -> dict[str, int]:
     """How many of each tensor's scores are among the `count` smallest of all; ties go to the earlier tensor."""
     chosen = smallest(torch.cat([s.double().cpu() for s in scores.values()]), count)
