@@ -37,6 +37,8 @@ class Work:
     def rounds(self, masks: Masks | None, plan: Sequence[Request]) -> Masks:
         """The masks after one round for each level of `plan`. When a round is refused, the model is left as it was before the first."""
         model = self.calibration.model
+        if any(g.pattern for g in self.groups):
+            plan = plan[-1:]  # a pattern has no half-way
         before = {n: p.detach().clone() for n, p in model.named_parameters()} if len(plan) > 1 else {}
         try:
             for request in plan:
