@@ -9,17 +9,17 @@ import torch
 from torch import Tensor, nn
 
 from prunescope import rng
-from prunescope.pruning.allocation import checked_counts
-from prunescope.pruning.groups import Group, masks_of
+from prunescope.pruning.budget import Request
+from prunescope.pruning.granularity import fixed_sparsity
+from prunescope.pruning.groups import Group
 from prunescope.pruning.masks import Masks
-from prunescope.pruning.scoring import scores_of
-from prunescope.pruning.select import smallest
-from prunescope.pruning.signals import Calibration, LossFunction, compute
+from prunescope.pruning.rounds import Work, levels
+from prunescope.pruning.scoring import criterion_options, signals_of
+from prunescope.pruning.signals import Calibration, LossFunction, batches_of
 from prunescope.pruning.targets import Target, prunable, targets
-from prunescope.pruning.targets import biases as layer_biases
 from prunescope.pruning.wrapping import unwrapped
 from prunescope.registry import Entry, allocations, check_types, criteria, granularities, unknown
-from prunescope.types import ConfigError, PruningError, Split
+from prunescope.types import ConfigError, PruningError
 
 
 @torch.no_grad()
@@ -48,7 +48,9 @@ def prune(
 ) -> Masks:
     """Remove the least important fraction `sparsity` of the weights or units: zeroes them in place and returns the Masks.
 
-    sparsity     fraction removed, 0 to 1: round(sparsity * n) by rank, ties by index. Left out with `threshold` or `table`.
+    Kept weights stay bitwise as they are, unless the criterion has a solver (obs-block, sparsegpt; options={"update": False} forgoes it).
+
+    sparsity     fraction removed, 0 to 1: round(sparsity * n) by rank, ties by index. Left out with `threshold`, `table` or "2:4".
     criterion, granularity, allocation   names from `prunescope list`, or "module:function" of your own
     norm         how the scores of a piece's weights make its own: "l2", "l1" or "linf"
     threshold    remove what scores at most this, instead of a fraction
@@ -60,7 +62,8 @@ def prune(
     masks        earlier masks, which stay in force and count towards the sparsity
     data         calibration set of criteria that need one: (inputs, labels), a Split, or batches of such pairs
     loss_fn      (outputs, labels) -> mean loss, for criteria that need gradients; cross-entropy unless given
-    example_inputs   inputs of a forward pass, for granularities that follow the graph; initial: weights before training, by name
+    example_inputs   inputs of a forward pass, for granularities that follow the network's graph, and for synflow
+    initial      {parameter: values at the start of training}, for criteria of movement
     options      options of the criterion, the granularity and the allocation, by name; seed: of what is drawn
 
     Raises PruningError (nothing to prune, NaN scores, a layer emptied) and ConfigError (unknown name, sparsity outside [0, 1]).
@@ -69,50 +72,42 @@ def prune(
     >>> prune(layer, sparsity=0.5, output=True)["weight"].tolist()
     [[False, True, False, True]]
     """
-    _check_request(sparsity, threshold, table, biases)
-    model, allocation = unwrapped(model), "table" if table is not None else allocation
-    entries = (criteria.get(criterion), granularity_entry(granularity), allocations.get(allocation))
+    model = unwrapped(model)
+    entries = (criteria.get(criterion), granularities.get(granularity), allocations.get("table" if table is not None else allocation))
+    own = split_options(entries, {**entries[1].traits.get("stated", {}), **(options or {})})
+    sparsity = _checked_request(sparsity, threshold, table, biases, fixed_sparsity(entries[1], own[1]))
     chosen = {t.name: t for t in targets(model, layers=layers, exclude=exclude, output=output)}
-    own = split_options(entries, {**granularity_options(granularity), **(options or {})})
     groups = groups_of(model, list(chosen.values()), entries[1], own[1], example_inputs)
     scored = [chosen[name] for name in dict.fromkeys(s.parameter for g in groups for s in g.scored)]
-    calibration = Calibration(model, scored, _batches(data), loss_fn, rng.torch_generator(seed, "prune", criterion), {"initial": initial})
-    available = compute(entries[0].needs, calibration)
-    scores = scores_of(groups, chosen, entries[0], available, own[0], norm=norm, masks=masks)
-    kept = _kept(groups, scores, entries[2], own[2], sparsity, threshold, table, allow_empty=allow_empty)
-    dropped = {n: torch.zeros_like(p, dtype=torch.bool) for n, p in layer_biases(model).items()} if biases == "drop" else {}
-    new = Masks(masks_of(groups, kept, model, companions=biases == "with-unit") | dropped, model)
-    return ((masks & new).bind(model) if masks else new).apply()
+    extra = {"initial": initial, "example_inputs": example_inputs}
+    calibration = Calibration(model, scored, batches_of(data), loss_fn, rng.torch_generator(seed, "prune", criterion), extra)
+    work = Work(entries, own, chosen, groups, calibration, norm, biases)
+    return work.rounds(masks, list(levels(entries[0], own[0], Request(sparsity, threshold, table, allow_empty))))
 
 
-def _check_request(sparsity: float | None, threshold: float | None, table: Any, biases: str) -> None:
+def _checked_request(
+    sparsity: float | None, threshold: float | None, table: Any, biases: str, fixed: float | None
+) -> float | None:  # fmt: skip
+    """The sparsity to prune to; `fixed` is the only one that the granularity can have."""
     given = [n for n, v in (("sparsity", sparsity), ("threshold", threshold), ("table", table)) if v is not None]
-    if not given or {"threshold", "table"} <= set(given) or (threshold is not None and sparsity is not None):
+    if fixed is not None and given and (given != ["sparsity"] or abs(float(sparsity or 0) - fixed) > 1e-9):
+        raise ConfigError(f"this granularity removes exactly {fixed:g}: leave {' and '.join(given)} out")
+    if (not given and fixed is None) or {"threshold", "table"} <= set(given) or (threshold is not None and sparsity is not None):
         raise ConfigError(f"expected one of sparsity, threshold or table, got {' and '.join(given) or 'none'}")
     if sparsity is not None and not 0 <= sparsity <= 1:
         hint = f"; for {sparsity} % write {sparsity / 100:g}" if 1 < sparsity <= 100 else ""
         raise ConfigError(f"sparsity {sparsity}: expected the fraction removed, from 0 to 1{hint}")
     if biases not in ("with-unit", "keep", "drop"):
         raise ConfigError(f"biases {biases!r}: expected with-unit, keep or drop")
-
-
-def _batches(data: Any) -> list[Any] | None:
-    """The calibration set as a list of (inputs, labels): a Split, one pair of tensors, or any iterable of pairs."""
-    if data is None:
-        return None
-    if isinstance(data, Split):
-        return [(data.x, data.y)]
-    if isinstance(data, tuple) and len(data) == 2 and all(isinstance(d, Tensor) for d in data):
-        return [data]
-    return list(data)
+    return sparsity if fixed is None else fixed
 
 
 def groups_of(
     model: nn.Module, chosen: Sequence[Target], entry: Entry, options: Mapping[str, Any], example_inputs: Any = None
 ) -> list[Group]:
     """The groups of pieces that a granularity makes of the targets. PruningError where it fits none of them."""
-    kinds = entry.traits.get("kinds", ("linear", "convolution", "other"))
-    fitting = [t for t in chosen if t.kind in kinds]
+    kinds, ndim = entry.traits.get("kinds", ("linear", "convolution", "other")), entry.traits.get("ndim")
+    fitting = [t for t in chosen if t.kind in kinds and (t.kind == "convolution" or ndim is None or t.parameter.ndim == ndim)]
     if not fitting:
         raise PruningError(f"granularity {entry.name!r} fits {' and '.join(kinds)} layers, and none of {[t.name for t in chosen]} is one")
     if entry.traits.get("coupled"):
@@ -121,40 +116,18 @@ def groups_of(
     return [entry.function(t, **options) for t in fitting]
 
 
-def _kept(
-    groups: Sequence[Group], scores: Mapping[str, Tensor], entry: Entry, options: Mapping[str, Any],
-    sparsity: float | None, threshold: float | None, table: Mapping[str, float] | None, *, allow_empty: bool,
-) -> dict[str, Tensor]:  # fmt: skip
-    """What is kept of each group (pieces,): by threshold, by its pattern, or the highest scores of the allocation's counts."""
-    if threshold is not None:
-        kept = {name: s > threshold for name, s in scores.items()}
-        checked_counts({name: int((~k).sum()) for name, k in kept.items()}, scores, allow_empty=allow_empty)
-        return kept
-    needed = {"table": table} if "table" in entry.needs else {}
-    counts = checked_counts(entry.function(scores, sparsity, **needed, **options), scores, allow_empty=allow_empty)
-    return {g.name: ~smallest(scores[g.name], counts[g.name]) for g in groups}
-
-
-def granularity_entry(name: str) -> Entry:
-    """The granularity called `name`."""
-    return granularities.get(name)
-
-
-def granularity_options(name: str) -> dict[str, Any]:
-    """Options that the name itself states."""
-    return {}
 
 
 def split_options(entries: Sequence[Entry], options: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The options of criterion, granularity and allocation, told apart by name. ConfigError for one that none of them takes."""
-    known = [e.options for e in entries]
+    known = [criterion_options(entries[0]), *(e.options for e in entries[1:])]
     for name in options:
         if not any(name in k for k in known) and not any(e.traits.get("own") for e in entries):
             raise ConfigError(unknown("pruning option", name, sorted({n for k in known for n in k}) or ["none: these axes have none"]))
     found = [{n: v for n, v in options.items() if n in k} for k in known]
-    for entry, own in zip(entries, found, strict=True):
+    for entry, own in zip((*entries, *signals_of(entries[0])), (*found, *[found[0]] * len(entries[0].needs)), strict=True):
         if not entry.traits.get("own"):
-            check_types(f"{entry.kind} {entry.name!r}", entry.function, own)
+            check_types(f"{entry.kind} {entry.name!r}", entry.function, {n: v for n, v in own.items() if n in entry.options})
     return found
 
 

@@ -18,12 +18,13 @@ from torch.utils.hooks import RemovableHandle
 from prunescope import rng
 from prunescope.pruning import growth, oneshot
 from prunescope.pruning.behind import Behind
+from prunescope.pruning.granularity import fixed_sparsity
 from prunescope.pruning.masks import Keeper, Masks
 from prunescope.pruning.schedules import between
 from prunescope.pruning.signals import LossFunction
 from prunescope.pruning.targets import Target, targets
 from prunescope.pruning.wrapping import distributed, from_first, plain, unwrapped
-from prunescope.registry import Entry, schedules, unknown
+from prunescope.registry import Entry, granularities, schedules, unknown
 from prunescope.types import ConfigError, PruningError, Split
 
 UPDATES = 10  # where no end is given, the schedule has this many steps of `every`
@@ -92,6 +93,7 @@ class Pruner:
         self.end = self._last(end)
         self._check(samples)
         self._how = {**_checked(pruning), "loss_fn": loss_fn}
+        self._check_granularity()
         self._how["data"] = read_calibration(data, samples, next(self.model.parameters()).device)
         self._targets = self._trainable_targets()
         self.steps, self.level = 0, 0.0
@@ -148,6 +150,15 @@ class Pruner:
             self._behind.load_state_dict(state["behind"], masks)
         self.steps, self.level = int(state["steps"]), float(state["level"])
         self._hold(masks)
+
+    def _check_granularity(self) -> None:
+        name = self._how.get("granularity", "weight")
+        entry = granularities.get(name)
+        stated = {**entry.traits.get("stated", {}), **{k: v for k, v in (self._how.get("options") or {}).items() if k in entry.options}}
+        if fixed_sparsity(entry, stated) is not None and self._schedule.name != "one-shot":
+            raise ConfigError(f'granularity {name!r} is all or nothing and cannot go by a schedule: use schedule="one-shot"')
+        if self.dynamic is not None and name != "weight":
+            raise ConfigError(f"dynamic exchanges single weights: granularity {name!r} does not fit, use 'weight'")
 
     def _begin(self, masks: Masks | None) -> None:
         if self.dynamic is not None:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from prunescope.pruning.groups import Group, Slot
-from prunescope.pruning.layouts import Parts
+from prunescope.pruning.layouts import Parts, Spans
 from prunescope.pruning.masks import Masks
+from prunescope.pruning.streams import Elementwise, Stream
 from prunescope.pruning.targets import Target
-from prunescope.registry import Entry
+from prunescope.registry import Entry, signals
 from prunescope.types import ConfigError, PruningError
 
 NORMS = ("l1", "l2", "linf")
+SUMS: dict[str, Callable[[Tensor], Tensor]] = {"sum": torch.abs, "squared-sum": torch.square, "signed-sum": lambda v: v}
 
 
 def scores_of(
@@ -27,22 +29,43 @@ def scores_of(
     *,
     norm: str,
     masks: Masks | None = None,
-) -> dict[str, Tensor]:
+) -> Mapping[str, Tensor | Stream]:
     """The score (pieces,) of every group, in the criterion's unit; pieces that earlier `masks` removed score minus infinity.
 
     The criterion is asked once for each weight. PruningError where it gives another shape than the weight's or the number of units.
     """
     if norm not in NORMS:
         raise ConfigError(f"norm {norm!r}: expected {', '.join(NORMS)}")
+    if entry.traits.get("elementwise") and all(len(g.scored) == 1 and g.scored[0].layout == Spans(()) for g in groups):
+        return {g.name: _streamed(targets[g.name], entry, available, options, masks) for g in groups}
     raw = {s.parameter: raw_scores(targets[s.parameter], entry, available, options) for g in groups for s in g.scored}
     return {g.name: _without_removed(_group_scores(g, raw, targets, entry, norm), g, masks) for g in groups}
+
+
+def _streamed(
+    target: Target, entry: Entry, available: Mapping[str, Mapping[str, Any]], options: Mapping[str, Any], masks: Masks | None
+) -> Elementwise:
+    """Scores of single weights that depend on nothing but their own entries: computed when they are read."""
+    needs = {n: available[n][target.name] for n in entry.needs}
+    kept = masks[target.name] if masks is not None and target.name in masks else None
+    return Elementwise(entry.function, target.parameter.detach(), needs, options, kept, target.name)
+
+
+def signals_of(entry: Entry) -> list[Entry]:
+    """The signals that a criterion needs."""
+    return [signals.get(name) for name in entry.needs]
+
+
+def criterion_options(entry: Entry) -> dict[str, Any]:
+    """The options of a criterion and of the signals that it needs, with their defaults."""
+    return {**{n: v for e in signals_of(entry) for n, v in e.options.items()}, **entry.options}
 
 
 def raw_scores(target: Target, entry: Entry, available: Mapping[str, Mapping[str, Any]], options: Mapping[str, Any]) -> Tensor:
     """What the criterion says of one target: scores of the weight's shape or, for a unit-wise criterion, (units,)."""
     weight = target.parameter.detach()
     needs = {n: available[n][target.name] for n in entry.needs}
-    raw = entry.function(weight, **needs, **options)
+    raw = entry.function(weight, **needs, **{n: v for n, v in options.items() if n in entry.options})
     wanted = (weight.shape[target.out_dim],) if entry.traits.get("level") == "unit" else tuple(weight.shape)
     if not isinstance(raw, Tensor) or tuple(raw.shape) != wanted:
         raise PruningError(
@@ -73,11 +96,12 @@ def _group_scores(group: Group, raw: Mapping[str, Tensor], targets: Mapping[str,
 
 
 def _combined(parts: Sequence[Tensor], how: str, norm: str) -> Tensor:
-    """(pieces,) from the folded scores (pieces, members) of each slot: "norm" of all members, or the size of their "sum"."""
+    """(pieces,) from the folded scores (pieces, members) of each slot: "norm" of all members, or their sum, its size or its square."""
+    if how in SUMS:
+        alone = len(parts) == 1 and parts[0].shape[1] == 1
+        return SUMS[how](parts[0][:, 0] if alone else torch.stack([p.sum(1) for p in parts]).sum(0))
     if len(parts) == 1 and parts[0].shape[1] == 1:
-        return parts[0][:, 0].abs() if how == "sum" else parts[0][:, 0]
-    if how == "sum":
-        return torch.stack([p.sum(1) for p in parts]).sum(0).abs()
+        return parts[0][:, 0]
     if norm == "l1":
         return torch.stack([p.abs().sum(1) for p in parts]).sum(0)
     if norm == "linf":
