@@ -40,8 +40,9 @@ class Pruner:
     data         calibration set of criteria that need one: a Split, (inputs, labels) or a loader; its first `samples` are read once, now
     loss_fn      (outputs, labels) -> mean loss, for criteria that need gradients
     masks        earlier masks: they stay in force; with `dynamic` they are where it starts
-    dynamic      "set" or "rigl": sparse from the first step (random masks unless `masks` or `criterion` are given), and at every update
-                 up to `end` a share of each layer's weights goes and as many grow; it begins with `grow_fraction`
+    dynamic      "set" or "rigl": sparse from the first step (random masks with allocation "erk", unless `masks`, `criterion` or
+                 `allocation` are given), and at every update up to `end` a share of each layer's weights goes and as many grow; it
+                 begins with `grow_fraction`
     soft         straight-through: the model computes with masked weights, the gradients reach all of them, and masks are chosen anew at
                  every update from weights that went on learning behind them (Bengio et al. 2013; Lin et al. 2020, alg. 1)
     automatic    steps are counted by a hook of the optimiser; False: you call `step()` after each step of the optimiser
@@ -163,6 +164,7 @@ class Pruner:
     def _begin(self, masks: Masks | None) -> None:
         if self.dynamic is not None:
             self._how.setdefault("criterion", "random")
+            self._how.setdefault("allocation", "erk")
             self._adopt(masks if masks is not None else self._pruned(self.sparsity, None))
             self.level = self.sparsity
             return
