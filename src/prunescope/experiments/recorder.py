@@ -74,6 +74,7 @@ class Recorder:
             input_bins=settings.input_bins,
             input_range=settings.input_range,
             output=settings.output,
+            spatial=settings.spatial,
             loss=self.loss,
             seed=seed,
         )
