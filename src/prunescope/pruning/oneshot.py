@@ -9,16 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from prunescope import rng
-from prunescope.pruning.allocation import checked_counts
-from prunescope.pruning.groups import Group, masks_of
+from prunescope.pruning.groups import Group
 from prunescope.pruning.masks import Masks
-from prunescope.pruning.scoring import scores_of
-from prunescope.pruning.select import smallest
-from prunescope.pruning.signals import Calibration, LossFunction, compute
+from prunescope.pruning.rounds import Work, levels
+from prunescope.pruning.scoring import criterion_options, signals_of
+from prunescope.pruning.signals import Calibration, LossFunction, batches_of
 from prunescope.pruning.targets import Target, prunable, targets
-from prunescope.pruning.targets import biases as layer_biases
 from prunescope.registry import Entry, allocations, check_types, criteria, granularities, unknown
-from prunescope.types import ConfigError, PruningError, Split
+from prunescope.types import ConfigError, PruningError
 
 
 @torch.no_grad()
@@ -41,10 +39,13 @@ def prune(
     data: Any = None,
     loss_fn: LossFunction | None = None,
     example_inputs: Any = None,
+    initial: Mapping[str, Tensor] | None = None,
     options: Mapping[str, Any] | None = None,
     seed: int = 0,
 ) -> Masks:
     """Remove the least important fraction `sparsity` of the weights or units: zeroes them in place and returns the Masks.
+
+    Kept weights stay bitwise as they are, unless the criterion has a solver (obs-block, sparsegpt; options={"update": False} forgoes it).
 
     sparsity     fraction removed, 0 to 1: round(sparsity * n) by rank, ties by index. Left out with `threshold` or `table`.
     criterion, granularity, allocation   names from `prunescope list`, or "module:function" of your own
@@ -58,7 +59,8 @@ def prune(
     masks        earlier masks, which stay in force and count towards the sparsity
     data         calibration set of criteria that need one: (inputs, labels), a Split, or batches of such pairs
     loss_fn      (outputs, labels) -> mean loss, for criteria that need gradients; cross-entropy unless given
-    example_inputs   inputs of a forward pass, for granularities that follow the network's graph
+    example_inputs   inputs of a forward pass, for granularities that follow the network's graph, and for synflow
+    initial      {parameter: values at the start of training}, for criteria of movement
     options      options of the criterion, the granularity and the allocation, by name; seed: of what is drawn
 
     Raises PruningError (nothing to prune, NaN scores, a layer emptied) and ConfigError (unknown name, sparsity outside [0, 1]).
@@ -68,20 +70,15 @@ def prune(
     [[False, True, False, True]]
     """
     _check_request(sparsity, threshold, table, biases)
-    allocation = "table" if table is not None else allocation
-    entries = (criteria.get(criterion), granularity_entry(granularity), allocations.get(allocation))
+    entries = (criteria.get(criterion), granularity_entry(granularity), allocations.get("table" if table is not None else allocation))
     chosen = {t.name: t for t in targets(model, layers=layers, exclude=exclude, output=output)}
     own = split_options(entries, {**granularity_options(granularity), **(options or {})})
     groups = groups_of(model, list(chosen.values()), entries[1], own[1], example_inputs)
     scored = [chosen[name] for name in dict.fromkeys(s.parameter for g in groups for s in g.scored)]
-    calibration = Calibration(model, scored, _batches(data), loss_fn, rng.torch_generator(seed, "prune", criterion))
-    available = compute(entries[0].needs, calibration)
-    scores = scores_of(groups, chosen, entries[0], available, own[0], norm=norm, masks=masks)
-    kept = _kept(groups, scores, entries[2], own[2], sparsity, threshold, table, allow_empty=allow_empty)
-    dropped = layer_biases(model) if biases == "drop" else {}
-    found = masks_of(groups, kept, model, companions=biases == "with-unit")
-    new = Masks(found | {n: torch.zeros_like(p, dtype=torch.bool) for n, p in dropped.items()}, model)
-    return ((masks & new).bind(model) if masks else new).apply()
+    extra = {"initial": initial, "example_inputs": example_inputs}
+    calibration = Calibration(model, scored, batches_of(data), loss_fn, rng.torch_generator(seed, "prune", criterion), extra)
+    work = Work(entries, own, chosen, groups, calibration, norm, biases, allow_empty)
+    return work.rounds(masks, list(levels(entries[0], own[0], sparsity, threshold, table)))
 
 
 def _check_request(sparsity: float | None, threshold: float | None, table: Any, biases: str) -> None:
@@ -93,17 +90,6 @@ def _check_request(sparsity: float | None, threshold: float | None, table: Any, 
         raise ConfigError(f"sparsity {sparsity}: expected the fraction removed, from 0 to 1{hint}")
     if biases not in ("with-unit", "keep", "drop"):
         raise ConfigError(f"biases {biases!r}: expected with-unit, keep or drop")
-
-
-def _batches(data: Any) -> list[Any] | None:
-    """The calibration set as a list of (inputs, labels): a Split, one pair of tensors, or any iterable of pairs."""
-    if data is None:
-        return None
-    if isinstance(data, Split):
-        return [(data.x, data.y)]
-    if isinstance(data, tuple) and len(data) == 2 and all(isinstance(d, Tensor) for d in data):
-        return [data]
-    return list(data)
 
 
 def groups_of(
@@ -120,20 +106,6 @@ def groups_of(
     return [entry.function(t, **options) for t in fitting]
 
 
-def _kept(
-    groups: Sequence[Group], scores: Mapping[str, Tensor], entry: Entry, options: Mapping[str, Any],
-    sparsity: float | None, threshold: float | None, table: Mapping[str, float] | None, *, allow_empty: bool,
-) -> dict[str, Tensor]:  # fmt: skip
-    """What is kept of each group (pieces,): by threshold, by its pattern, or the highest scores of the allocation's counts."""
-    if threshold is not None:
-        kept = {name: s > threshold for name, s in scores.items()}
-        checked_counts({name: int((~k).sum()) for name, k in kept.items()}, scores, allow_empty=allow_empty)
-        return kept
-    needed = {"table": table} if "table" in entry.needs else {}
-    counts = checked_counts(entry.function(scores, sparsity, **needed, **options), scores, allow_empty=allow_empty)
-    return {g.name: ~smallest(scores[g.name], counts[g.name]) for g in groups}
-
-
 def granularity_entry(name: str) -> Entry:
     """The granularity called `name`."""
     return granularities.get(name)
@@ -146,14 +118,14 @@ def granularity_options(name: str) -> dict[str, Any]:
 
 def split_options(entries: Sequence[Entry], options: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The options of criterion, granularity and allocation, told apart by name. ConfigError for one that none of them takes."""
-    known = [e.options for e in entries]
+    known = [criterion_options(entries[0]), *(e.options for e in entries[1:])]
     for name in options:
         if not any(name in k for k in known) and not any(e.traits.get("own") for e in entries):
             raise ConfigError(unknown("pruning option", name, sorted({n for k in known for n in k}) or ["none: these axes have none"]))
     found = [{n: v for n, v in options.items() if n in k} for k in known]
-    for entry, own in zip(entries, found, strict=True):
+    for entry, own in zip((*entries, *signals_of(entries[0])), (*found, *[found[0]] * len(entries[0].needs)), strict=True):
         if not entry.traits.get("own"):
-            check_types(f"{entry.kind} {entry.name!r}", entry.function, own)
+            check_types(f"{entry.kind} {entry.name!r}", entry.function, {n: v for n, v in own.items() if n in entry.options})
     return found
 
 

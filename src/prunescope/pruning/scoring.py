@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,10 +12,11 @@ from prunescope.pruning.groups import Group, Slot
 from prunescope.pruning.layouts import Parts
 from prunescope.pruning.masks import Masks
 from prunescope.pruning.targets import Target
-from prunescope.registry import Entry
+from prunescope.registry import Entry, signals
 from prunescope.types import ConfigError, PruningError
 
 NORMS = ("l1", "l2", "linf")
+SUMS: dict[str, Callable[[Tensor], Tensor]] = {"sum": torch.abs, "squared-sum": torch.square, "signed-sum": lambda v: v}
 
 
 def scores_of(
@@ -38,11 +39,21 @@ def scores_of(
     return {g.name: _without_removed(_group_scores(g, raw, targets, entry, norm), g, masks) for g in groups}
 
 
+def signals_of(entry: Entry) -> list[Entry]:
+    """The signals that a criterion needs."""
+    return [signals.get(name) for name in entry.needs]
+
+
+def criterion_options(entry: Entry) -> dict[str, Any]:
+    """The options of a criterion and of the signals that it needs, with their defaults."""
+    return {**{n: v for e in signals_of(entry) for n, v in e.options.items()}, **entry.options}
+
+
 def raw_scores(target: Target, entry: Entry, available: Mapping[str, Mapping[str, Any]], options: Mapping[str, Any]) -> Tensor:
     """What the criterion says of one target: scores of the weight's shape or, for a unit-wise criterion, (units,)."""
     weight = target.parameter.detach()
     needs = {n: available[n][target.name] for n in entry.needs}
-    raw = entry.function(weight, **needs, **options)
+    raw = entry.function(weight, **needs, **{n: v for n, v in options.items() if n in entry.options})
     wanted = (weight.shape[target.out_dim],) if entry.traits.get("level") == "unit" else tuple(weight.shape)
     if not isinstance(raw, Tensor) or tuple(raw.shape) != wanted:
         raise PruningError(
@@ -73,11 +84,12 @@ def _group_scores(group: Group, raw: Mapping[str, Tensor], targets: Mapping[str,
 
 
 def _combined(parts: Sequence[Tensor], how: str, norm: str) -> Tensor:
-    """(pieces,) from the folded scores (pieces, members) of each slot: "norm" of all members, or the size of their "sum"."""
+    """(pieces,) from the folded scores (pieces, members) of each slot: "norm" of all members, or their sum, its size or its square."""
+    if how in SUMS:
+        alone = len(parts) == 1 and parts[0].shape[1] == 1
+        return SUMS[how](parts[0][:, 0] if alone else torch.stack([p.sum(1) for p in parts]).sum(0))
     if len(parts) == 1 and parts[0].shape[1] == 1:
-        return parts[0][:, 0].abs() if how == "sum" else parts[0][:, 0]
-    if how == "sum":
-        return torch.stack([p.sum(1) for p in parts]).sum(0).abs()
+        return parts[0][:, 0]
     if norm == "l1":
         return torch.stack([p.abs().sum(1) for p in parts]).sum(0)
     if norm == "linf":
