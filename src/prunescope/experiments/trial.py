@@ -16,19 +16,25 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pandas as pd
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from prunescope import data as datasets
-from prunescope import models
+from prunescope import models, rng
 from prunescope.config import DataConfig, PruneConfig, TrainingConfig
 from prunescope.experiments.recorder import Recorder
 from prunescope.experiments.sweep import Trial
+from prunescope.measures.quality import loss_function
 from prunescope.pruning import Masks, prune
 from prunescope.pruning.schedules import geometric
 from prunescope.results.schema import FACT_COLUMNS, Record, frame
 from prunescope.results.store import read_records, write_beside, write_records
 from prunescope.training import load_weights, save_weights
 from prunescope.types import Dataset, Split, StoreError
+
+CALIBRATION_BATCH = 128
+PRUNE_KEYS = {"criterion", "granularity", "allocation", "norm", "threshold", "table", "layers", "exclude", "output", "biases"}
+PRUNE_KEYS |= {"allow_empty", "options"}
 
 
 @dataclass
@@ -69,6 +75,7 @@ class Execution:
         self._loaded = loaded
         self.data: Dataset = twin.data if twin is not None and twin._loaded is loaded else on_device(loaded, device)
         self.model = build_model(trial, self.data).to(device)
+        self.initial = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
         self.recorder: Recorder = Recorder(
             self.model,
             self.data,
@@ -98,9 +105,28 @@ class Execution:
 
     def prune(self, sparsity: float | None, masks: Masks | None = None, *, epoch: float = 0) -> Masks:
         """Prune now and record the state right after."""
-        new = prune(self.model, masks=masks, seed=self.trial.seed, **prune_options(self.config.prune, sparsity))
+        new = prune(self.model, masks=masks, sparsity=sparsity, **self.pruning())
         self.recorder.state_after("pruned", new, epoch=epoch)
         return new
+
+    def pruning(self) -> dict[str, Any]:
+        """What every call of `prune` in this trial is given: the config's settings, calibration data, the loss, the initial weights."""
+        return {
+            **prune_options(self.config.prune),
+            "data": self.calibration,
+            "loss_fn": loss_function(self.config.training.loss),
+            "example_inputs": self.data.train.x[:2],
+            "initial": self.initial,
+            "seed": self.trial.seed,
+        }
+
+    @functools.cached_property
+    def calibration(self) -> list[tuple[Tensor, Tensor]]:
+        """Batches of the training samples that criteria may look at: a draw of `prune.calibration` of them, by the trial's seed."""
+        train = self.data.train
+        generator = rng.torch_generator(self.trial.seed, "calibration")
+        rows = torch.randperm(len(train), generator=generator)[: self.config.prune.calibration].to(train.x.device)
+        return [(train.x[part], train.y[part]) for part in rows.split(CALIBRATION_BATCH)]
 
     def dense(self, cache: Path | None) -> Steps[None]:
         """The training before pruning: taken from `cache` where another trial left it, else done and left there."""
@@ -157,10 +183,9 @@ def _iterative(work: Execution, settings: PruneConfig) -> Steps[Masks | None]:
     return masks
 
 
-def prune_options(settings: PruneConfig, sparsity: float | None) -> dict[str, Any]:
-    """The keyword arguments of `prune` that the config's section stands for."""
-    options = settings.model_dump(exclude={"when", "rounds"})
-    return {**options, "sparsity": sparsity}
+def prune_options(settings: PruneConfig) -> dict[str, Any]:
+    """The keyword arguments of `prune` that the config's section stands for, all but the sparsity."""
+    return settings.model_dump(include=PRUNE_KEYS)
 
 
 def build_model(trial: Trial, data: Dataset) -> nn.Module:

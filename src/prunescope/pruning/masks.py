@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from prunescope.pruning.wrapping import plain, unwrapped
 from prunescope.registry import unknown
 from prunescope.types import PruningError, StoreError
 
@@ -50,17 +51,18 @@ class Masks(Mapping[str, Tensor]):
         return Masks({name: mask.clone() for name, mask in self.items()})
 
     def bind(self, model: nn.Module) -> Masks:
-        """Say which model the masks are for; names and shapes are checked. Returns the masks."""
-        parameters = dict(model.named_parameters())
+        """Say which model the masks are for, wrapped (compiled, data-parallel) or not; names and shapes are checked. Returns the masks."""
+        model = unwrapped(model)
+        parameters = {plain(name): p for name, p in model.named_parameters()}
         for name, mask in self.items():
-            if name not in parameters:
+            if plain(name) not in parameters:
                 raise PruningError(unknown(f"parameter of {type(model).__name__}", name, list(parameters)))
-            if parameters[name].shape != mask.shape:
+            if (shape := parameters[plain(name)].shape) != mask.shape:
                 raise PruningError(
-                    f"mask {name!r} has shape {tuple(mask.shape)}, the model's parameter has {tuple(parameters[name].shape)}: "
+                    f"mask {name!r} has shape {tuple(mask.shape)}, the model's parameter has {tuple(shape)}: "
                     "use the masks with the model they were made for"
                 )
-        self._parameters = {name: weakref.ref(parameters[name]) for name in self}
+        self._parameters = {name: weakref.ref(parameters[plain(name)]) for name in self}
         return self
 
     def parameters(self) -> dict[str, nn.Parameter]:
@@ -88,7 +90,7 @@ class Masks(Mapping[str, Tensor]):
         bound = {name: p for name, p in self.parameters().items() if id(p) in held}
         if not bound and len(self):
             raise PruningError("the optimiser holds none of the masked parameters: make it from the model that the masks are bound to")
-        keep = _Keeper(self, bound)
+        keep = Keeper(self, bound)
         keep()
         return optimizer.register_step_post_hook(keep)
 
@@ -130,7 +132,7 @@ class Masks(Mapping[str, Tensor]):
         return cls({name: p.detach() != 0 for name, p in prunable(model).items()}, model)
 
 
-class _Keeper:
+class Keeper:
     """The optimiser's post-step hook: one multi-tensor product with float masks, made once a device.
 
     `inf * 0` and `nan * 0` are NaN, so a diverging weight stays visible instead of being masked away.

@@ -15,6 +15,7 @@ from prunescope.pruning.rounds import Work, levels
 from prunescope.pruning.scoring import criterion_options, signals_of
 from prunescope.pruning.signals import Calibration, LossFunction, batches_of
 from prunescope.pruning.targets import Target, prunable, targets
+from prunescope.pruning.wrapping import unwrapped
 from prunescope.registry import Entry, allocations, check_types, criteria, granularities, unknown
 from prunescope.types import ConfigError, PruningError
 
@@ -70,6 +71,7 @@ def prune(
     [[False, True, False, True]]
     """
     _check_request(sparsity, threshold, table, biases)
+    model = unwrapped(model)
     entries = (criteria.get(criterion), granularity_entry(granularity), allocations.get("table" if table is not None else allocation))
     chosen = {t.name: t for t in targets(model, layers=layers, exclude=exclude, output=output)}
     own = split_options(entries, {**granularity_options(granularity), **(options or {})})
