@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import torch
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from prunescope.measures.quality import Measurement, batched
@@ -39,12 +40,13 @@ def flops(model: nn.Module, split: Split) -> list[Measurement]:
 
 @contextlib.contextmanager
 def _seen_products() -> Iterator[None]:
-    """PyTorch's fused attention and oneDNN's LSTM are one call each, whose products the counter does not see: they are off inside."""
+    """Fused attention and oneDNN's LSTM are one call each, whose products the counter does not see: they are off inside."""
     fused, onednn = torch.backends.mha.get_fastpath_enabled(), torch._C._get_mkldnn_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     torch._C._set_mkldnn_enabled(False)
     try:
-        yield
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fused)
         torch._C._set_mkldnn_enabled(onednn)

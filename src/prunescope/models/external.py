@@ -136,10 +136,10 @@ def _configuration(transformers: Any, reference: str, options: dict[str, Any]) -
             weights = folder if any(folder.glob("*.safetensors")) else None
             return transformers.AutoConfig.from_pretrained(folder, local_files_only=True, **options), weights
         return transformers.AutoConfig.for_model(reference, **options), None
-    except (ValueError, TypeError, KeyError, OSError, ImportError) as error:
-        reason = str(error).splitlines()[0][:120]
+    except Exception as error:  # its validators raise what they like
+        reason = " ".join(str(error).split())[:120]
         raise ConfigError(
-            f"hf:{reference}: expected a model type of transformers (gpt2, llama, bert, vit, ...) or a folder with config.json: {reason}"
+            f"hf:{reference}: expected a model type of transformers (gpt2, llama, bert, vit, ...) or a folder with config.json, and options that it has: {reason}"
         ) from error
 
 
