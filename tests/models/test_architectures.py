@@ -161,7 +161,7 @@ def test_recurrent_and_packed_weights_follow_the_scheme_gate_by_gate() -> None:
         assert float(projection.detach().abs().max()) == pytest.approx((6 / 120) ** 0.5, rel=0.01)
     grown = nn.ConvTranspose2d(30, 20, 2)
     initialise(grown, "he-uniform", torch.Generator().manual_seed(0))
-    assert float(grown.weight.detach().abs().max()) == pytest.approx((6 / (30 * 4)) ** 0.5, rel=0.01), "a transposed layer's inputs are dim 0"
+    assert float(grown.weight.detach().abs().max()) == pytest.approx((6 / (30 * 4)) ** 0.5, rel=0.01), "its inputs are dim 0"
 
 
 @pytest.mark.parametrize(("name", "extra"), [("timm:resnet18", "vision"), ("hf:gpt2", "hf")])

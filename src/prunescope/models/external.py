@@ -58,7 +58,7 @@ class Adapter(nn.Module):
         self.inputs, self.pool = inputs, pool
         self.embed = nn.Linear(features, width) if inputs == "inputs_embeds" else None
         if isinstance(getattr(backbone, "pooler", None), nn.Module):
-            backbone.pooler = None  # nobody reads it here, and weights that nothing reads are not to be counted as pruned
+            backbone.pooler = None  # type: ignore[assignment]  # nobody reads it here, and unread weights are not to be counted
         self.backbone = backbone
         self.output = nn.Linear(width, classes)
         stacks = [n for n, m in backbone.named_modules() if isinstance(m, nn.ModuleList) and len(m) == depth > 0]
@@ -139,7 +139,8 @@ def _configuration(transformers: Any, reference: str, options: dict[str, Any]) -
     except Exception as error:  # its validators raise what they like
         reason = " ".join(str(error).split())[:120]
         raise ConfigError(
-            f"hf:{reference}: expected a model type of transformers (gpt2, llama, bert, vit, ...) or a folder with config.json, and options that it has: {reason}"
+            f"hf:{reference}: expected a model type of transformers (gpt2, llama, bert, vit, ...) or a folder with config.json, "
+            f"and options that it has: {reason}"
         ) from error
 
 
