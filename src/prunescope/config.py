@@ -77,9 +77,10 @@ class ModelConfig(OpenSection):
 
 
 class TrainingConfig(Section):
-    """How the network is trained."""
+    """How the network is trained. With `from_epoch` the first epochs count as done: the learning rate starts where it would be then."""
 
     epochs: int = Field(10, ge=0)
+    from_epoch: int = Field(0, ge=0)
     batch_size: int | Literal["full"] = 64
     drop_last: bool = False
     loss: Literal["cross-entropy", "nll", "binary-cross-entropy"] = "cross-entropy"
@@ -96,6 +97,8 @@ class TrainingConfig(Section):
     def _consistent(self) -> TrainingConfig:
         if self.batch_size != "full" and self.batch_size < 1:
             raise ValueError(f"batch_size: expected at least 1 or \"full\", got {self.batch_size}")
+        if self.from_epoch > self.epochs:
+            raise ValueError(f"from_epoch {self.from_epoch} lies beyond epochs = {self.epochs}: expected at most that")
         if self.milestones and self.schedule != "milestones":
             raise ValueError(f'milestones are set but schedule is "{self.schedule}": set schedule = "milestones"')
         if self.schedule == "milestones" and not self.milestones:
@@ -122,7 +125,7 @@ class FinetuneConfig(Section):
     def as_training(self, training: TrainingConfig) -> TrainingConfig:
         """The full training settings of the fine-tuning phase."""
         own = self.model_dump(exclude={"hold_masks", "recalibrate_batchnorm"}, exclude_none=True)
-        return training.model_copy(update=own)
+        return training.model_copy(update={"from_epoch": 0, **own})
 
 
 class PruneConfig(Section):
@@ -176,6 +179,10 @@ class PruneConfig(Section):
             raise ValueError(f'soft = true goes with when = "during", not with "{self.when}": there weights behind masks are not kept')
         if self.when == "dynamic" and self.granularity != "weight":
             raise ValueError(f'when = "dynamic" exchanges single weights: granularity "{self.granularity}" does not fit, use "weight"')
+        if self.tickets != "winning" and (self.when not in ("rewind", "never") or self.rewind == "rate"):
+            raise ValueError(f'tickets = "{self.tickets}" is a control of when = "rewind" to an epoch: leave it out or set both')
+        if self.tickets == "random-mask" and self.granularity != "weight":
+            raise ValueError(f'tickets = "random-mask" draws single weights: granularity "{self.granularity}" does not fit, use "weight"')
         if self.rate is not None and self.schedule not in (None, "geometric"):
             raise ValueError(f'rate = {self.rate:g} is the geometric schedule and schedule = "{self.schedule}" another: set one of them')
         return self
@@ -243,10 +250,9 @@ class TrialConfig(Section):
         prune = self.prune
         if prune.when != "rewind":
             return self
-        if isinstance(prune.rewind, int) and prune.rewind >= max(1, self.training.epochs):
-            raise ValueError(
-                f"prune.rewind = {prune.rewind} with training.epochs = {self.training.epochs}: expected an epoch before the last"
-            )
+        first, last = self.training.from_epoch, self.training.epochs
+        if isinstance(prune.rewind, int) and prune.rewind and not first < prune.rewind < last:
+            raise ValueError(f"prune.rewind = {prune.rewind}: expected 0 or an epoch of the training between {first} and {last}")
         if self.finetune.epochs:
             raise ValueError(
                 f'prune.when = "rewind" trains anew by the training\'s own schedule: leave finetune.epochs at 0, got {self.finetune.epochs}'

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from prunescope.pruning.wrapping import plain, unwrapped
+from prunescope.pruning.wrapping import local, local_mask, plain, unwrapped
 from prunescope.registry import unknown
 from prunescope.types import PruningError, StoreError
 
@@ -78,7 +78,7 @@ class Masks(Mapping[str, Tensor]):
         if model is not None:
             self.bind(model)
         for name, parameter in self.parameters().items():
-            parameter.masked_fill_(~self[name].to(parameter.device), 0.0)
+            local(parameter).masked_fill_(~local_mask(self[name], parameter), 0.0)
         return self
 
     def attach(self, optimizer: torch.optim.Optimizer) -> RemovableHandle:
@@ -144,8 +144,9 @@ class Keeper:
 
     @torch.no_grad()
     def __call__(self, *_: Any) -> None:
-        if self._ready is None or any(p.data_ptr() != q.data_ptr() for (_, p), q in zip(self._bound, self._ready[0], strict=True)):
-            values = [p.detach() for _, p in self._bound]
-            self._ready = (values, [self._masks[n].to(v.device, v.dtype) for (n, _), v in zip(self._bound, values, strict=True)])
+        values = [local(p) for _, p in self._bound]
+        if self._ready is None or any(v.data_ptr() != q.data_ptr() for v, q in zip(values, self._ready[0], strict=True)):
+            values = [v.detach() for v in values]
+            self._ready = (values, [local_mask(self._masks[n], p).to(p.dtype) for n, p in self._bound])
         if self._ready[0]:
             torch._foreach_mul_(*self._ready)

@@ -47,6 +47,22 @@ def distributed(model: nn.Module) -> Any | None:
         model = inner
 
 
+def local(value: Tensor) -> Tensor:
+    """This process's part of a sharded tensor (FullyShardedDataParallel's), without a copy; another tensor as it is."""
+    found: Tensor = value.to_local() if hasattr(value, "to_local") else value
+    return found
+
+
+def local_mask(mask: Tensor, like: Tensor) -> Tensor:
+    """The part of a whole `mask` that belongs to this process's part of `like`, on its device."""
+    mask = mask.to(like.device)
+    if not hasattr(like, "placements"):
+        return mask
+    from torch.distributed.tensor import distribute_tensor
+
+    return distribute_tensor(mask, like.device_mesh, like.placements, src_data_rank=None).to_local()  # type: ignore[attr-defined]
+
+
 @torch.no_grad()
 def from_first(tensors: list[Tensor], group: Any) -> None:
     """Give every process of `group` the values that its first one has, in place."""
