@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from prunescope import rng
+from prunescope.pruning.budget import Request
 from prunescope.pruning.groups import Group
 from prunescope.pruning.masks import Masks
 from prunescope.pruning.rounds import Work, levels
@@ -79,8 +80,8 @@ def prune(
     scored = [chosen[name] for name in dict.fromkeys(s.parameter for g in groups for s in g.scored)]
     extra = {"initial": initial, "example_inputs": example_inputs}
     calibration = Calibration(model, scored, batches_of(data), loss_fn, rng.torch_generator(seed, "prune", criterion), extra)
-    work = Work(entries, own, chosen, groups, calibration, norm, biases, allow_empty)
-    return work.rounds(masks, list(levels(entries[0], own[0], sparsity, threshold, table)))
+    work = Work(entries, own, chosen, groups, calibration, norm, biases)
+    return work.rounds(masks, list(levels(entries[0], own[0], Request(sparsity, threshold, table, allow_empty))))
 
 
 def _check_request(sparsity: float | None, threshold: float | None, table: Any, biases: str) -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
 import torch
 from torch import nn
 
-from prunescope.pruning.allocation import fits
 from prunescope.pruning.structure import CONVOLUTIONS, NORMS, Structure, structure
 from prunescope.registry import unknown
 from prunescope.types import ConfigError, PruningError
@@ -73,6 +73,16 @@ def targets(
 def _is_output(model: nn.Module, name: str, shape: Structure) -> bool:
     """A linear layer or convolution whose values leave the network; a recurrent or attention block is never a mere output layer."""
     return owner(name) in shape.outputs and _kind(model.get_submodule(owner(name))) != "other"
+
+
+def fits(name: str, pattern: str) -> bool:
+    """Whether a parameter ("fc2.weight") is meant by `pattern`: its own name, its module's ("fc2"), or a wildcard ("fc*").
+
+    >>> fits("fc2.weight", "fc2"), fits("fc2.weight", "fc*"), fits("fc2.weight", "fc")
+    (True, True, False)
+    """
+    module = name.rpartition(".")[0]
+    return fnmatchcase(name, pattern) or fnmatchcase(module, pattern)
 
 
 def owner(name: str) -> str:
