@@ -17,6 +17,7 @@ from prunescope.pruning.rounds import Work, levels
 from prunescope.pruning.scoring import criterion_options, signals_of
 from prunescope.pruning.signals import Calibration, LossFunction, batches_of
 from prunescope.pruning.targets import Target, prunable, targets
+from prunescope.pruning.wrapping import unwrapped
 from prunescope.registry import Entry, allocations, check_types, criteria, granularities, unknown
 from prunescope.types import ConfigError, PruningError
 
@@ -71,6 +72,7 @@ def prune(
     >>> prune(layer, sparsity=0.5, output=True)["weight"].tolist()
     [[False, True, False, True]]
     """
+    model = unwrapped(model)
     entries = (criteria.get(criterion), granularities.get(granularity), allocations.get("table" if table is not None else allocation))
     own = split_options(entries, {**entries[1].traits.get("stated", {}), **(options or {})})
     sparsity = _checked_request(sparsity, threshold, table, biases, fixed_sparsity(entries[1], own[1]))
