@@ -6,9 +6,11 @@ import itertools
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
 import prunescope as ps
-from prunescope.pruning import targets
+from prunescope.pruning import signals, targets
+from prunescope.pruning.scoring import raw_scores
 from prunescope.registry import REGISTRIES, allocations, criteria, granularities, schedules
 
 
@@ -24,6 +26,38 @@ def networks() -> dict[str, nn.Module]:
     }
 
 
+INPUTS = {"mlp": (12,), "cnn": (1, 8, 8), "lstm": (6, 5), "transformer": (4, 8)}
+
+
+def last_step(outputs, labels):
+    """Cross-entropy of the last step of an LSTM's outputs, or of the mean over the tokens of a transformer's."""
+    logits = outputs[0][:, -1] if isinstance(outputs, tuple) else outputs.mean(1) if outputs.ndim == 3 else outputs
+    return functional.cross_entropy(logits, labels)
+
+
+def setting(kind: str, criterion: str) -> dict:
+    """What criteria may ask for: 24 calibration samples of 3 classes, a loss, an input, weights from the start."""
+    g = torch.Generator().manual_seed(1)
+    x, y = torch.randn(24, *INPUTS[kind], generator=g), torch.arange(24) % 3
+    start = {n: p + 0.1 * torch.randn(p.shape, generator=g) for n, p in networks()[kind].named_parameters()}
+    fast = {"synflow": {"rounds": 3}, "obd": {"probes": 2}}.get(criterion, {})
+    return {"data": (x, y), "loss_fn": last_step, "example_inputs": x[:2], "initial": start, "options": fast}
+
+
+def refusal(criterion: str, granularity: str, kind: str) -> str | None:
+    """The reason for which a criterion does not fit pieces or layers, None where it does."""
+    entry = criteria.get(criterion)
+    if entry.traits.get("level") != "unit":
+        return None
+    if granularity == "weight":
+        return "scores whole units"
+    if "norm_scales" in entry.needs and granularity in ("neuron", "filter"):
+        return "no normalisation"
+    if criterion == "apoz" and kind in ("cnn", "transformer"):
+        return "no activation function follows"
+    return None
+
+
 CASES = list(itertools.product(criteria.names(), granularities.names(), allocations.names(), networks()))
 
 
@@ -37,9 +71,14 @@ def test_exact_counts_and_masks_that_fit(criterion, granularity, allocation, kin
     model = networks()[kind]
     chosen = fitting(model, granularity)
     options = {"criterion": criterion, "granularity": granularity, "allow_empty": True}
+    options |= setting(kind, criterion)
     options |= {"table": {"*": 0.5}} if allocation == "table" else {"sparsity": 0.5, "allocation": allocation}
     if not chosen:
         with pytest.raises(ps.PrunescopeError, match="fits"):
+            ps.prune(model, **options)
+        return
+    if words := refusal(criterion, granularity, kind):
+        with pytest.raises(ps.PrunescopeError, match=words):
             ps.prune(model, **options)
         return
     masks = ps.prune(model, **options)
@@ -67,7 +106,17 @@ def test_scoring_is_seeded_and_touches_only_what_it_prunes(criterion, kind):
     model = networks()[kind]
     twin = copy.deepcopy(model)
     before = torch.get_rng_state()
-    masks, again = (ps.prune(m, sparsity=0.3, criterion=criterion, seed=4) for m in (model, twin))
+    more = setting(kind, criterion)
+    more["options"] |= {"update": False} if "solver" in criteria.get(criterion).traits else {}
+    unit = criteria.get(criterion).traits.get("level") == "unit"
+    if unit and refusal(criterion, "neuron", kind):
+        more["layers"] = {"cnn": ["0"], "transformer": ["linear1"]}.get(kind)
+    more |= {"granularity": "neuron"} if unit else {}
+    if unit and (kind == "lstm" or (criterion == "batchnorm-scale" and kind != "cnn")):
+        with pytest.raises(ps.PrunescopeError, match=r"fits|normalisation"):
+            ps.prune(model, sparsity=0.3, criterion=criterion, seed=4, **more)
+        return
+    masks, again = (ps.prune(m, sparsity=0.3, criterion=criterion, seed=4, **more) for m in (model, twin))
     assert torch.equal(torch.get_rng_state(), before)
     assert all(torch.equal(masks[n], again[n]) for n in masks)
     original = networks()[kind].state_dict()
@@ -77,12 +126,17 @@ def test_scoring_is_seeded_and_touches_only_what_it_prunes(criterion, kind):
 
 
 @pytest.mark.parametrize("criterion", criteria.names())
-def test_scores_have_the_weights_shape(criterion):
-    entry = criteria.get(criterion)
-    weight = torch.randn(4, 3)
-    scores = entry.function(weight, **{n: torch.Generator().manual_seed(0) for n in entry.needs if n == "generator"})
-    assert scores.shape == weight.shape
-    assert (scores >= 0).all()
+def test_scores_have_the_shape_that_they_promise(criterion):
+    entry, model, more = criteria.get(criterion), networks()["cnn"], setting("cnn", criterion)
+    chosen = [t for t in targets.targets(model) if t.name == "0.weight"]
+    extra = {"initial": more["initial"], "example_inputs": more["example_inputs"]}
+    generator = torch.Generator().manual_seed(0)
+    calibration = signals.Calibration(model, chosen, [more["data"]], last_step, generator, extra)
+    scores = raw_scores(chosen[0], entry, signals.compute(entry.needs, calibration, more["options"]), more["options"])
+    assert scores.shape == (chosen[0].parameter.shape if entry.traits.get("level") != "unit" else (8,))
+    assert scores.isfinite().all()
+    if entry.traits.get("units", "norm") in ("norm", "draw") and not criterion.startswith("information"):
+        assert (scores >= 0).all()
 
 
 @pytest.mark.parametrize("name", schedules.names())
