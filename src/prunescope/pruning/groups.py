@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from prunescope.pruning.layouts import Layout, Spans
+from prunescope.pruning.select import every
 from prunescope.pruning.targets import Target
 
 
@@ -68,7 +69,7 @@ def masks_of(
     found: dict[str, Tensor] = {}
     for group in groups:
         pieces = kept[group.name]
-        untouched = bool(pieces.all())  # then only the weights are named
+        untouched = every(pieces)  # then only the weights are named
         for slot in group.slots:
             if (untouched and not slot.scored) or (slot.companion and not companions):
                 continue

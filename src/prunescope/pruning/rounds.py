@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from prunescope.pruning.allocation import checked_counts
+from prunescope.pruning.budget import Request, kept_of
 from prunescope.pruning.groups import Group, masks_of
 from prunescope.pruning.masks import Masks
 from prunescope.pruning.schedules import geometric
 from prunescope.pruning.scoring import check_level, scores_of
-from prunescope.pruning.selection import removed
+from prunescope.pruning.selection import rows_of
 from prunescope.pruning.signals import Calibration, compute
 from prunescope.pruning.solvers import adapted
 from prunescope.pruning.targets import Target, biases
 from prunescope.registry import Entry
 from prunescope.types import ConfigError
-
-Level = tuple[float | None, float | None, Mapping[str, float] | None]  # sparsity, threshold, table
 
 
 @dataclass(frozen=True)
@@ -35,15 +33,16 @@ class Work:
     calibration: Calibration
     norm: str
     bias_rule: str
-    allow_empty: bool
 
-    def rounds(self, masks: Masks | None, plan: Sequence[Level]) -> Masks:
+    def rounds(self, masks: Masks | None, plan: Sequence[Request]) -> Masks:
         """The masks after one round for each level of `plan`. When a round is refused, the model is left as it was before the first."""
         model = self.calibration.model
+        if any(g.pattern for g in self.groups):
+            plan = plan[-1:]  # a pattern has no half-way
         before = {n: p.detach().clone() for n, p in model.named_parameters()} if len(plan) > 1 else {}
         try:
-            for level in plan:
-                masks = self.once(masks, *level)
+            for request in plan:
+                masks = self.once(masks, request)
         except BaseException:
             for name, value in before.items():
                 model.get_parameter(name).copy_(value)
@@ -51,13 +50,13 @@ class Work:
         assert masks is not None
         return masks
 
-    def once(self, masks: Masks | None, sparsity: float | None, threshold: float | None, table: Mapping[str, float] | None) -> Masks:
+    def once(self, masks: Masks | None, request: Request) -> Masks:
         """Score, allocate, select and apply; `masks` are earlier ones, which stay in force."""
         criterion, model = self.entries[0], self.calibration.model
         check_level(self.groups, criterion)
         available = compute(criterion.needs, self.calibration, self.options[0])
         scores = scores_of(self.groups, self.targets, criterion, available, self.options[0], norm=self.norm, masks=masks)
-        kept = self.kept(scores, sparsity, threshold, table)
+        kept = kept_of(self.groups, scores, self.entries[2], self.options[2], request, self.calibration, self.rows())
         found = masks_of(self.groups, kept, model, companions=self.bias_rule == "with-unit")
         found, weights = adapted(criterion, self.options[0], self.groups, self.targets, available, found, masks)
         dropped = biases(model) if self.bias_rule == "drop" else {}
@@ -66,32 +65,21 @@ class Work:
             self.targets[name].parameter.copy_(value)
         return ((masks & new).bind(model) if masks else new).apply()
 
-    def kept(
-        self, scores: Mapping[str, Tensor], sparsity: float | None, threshold: float | None, table: Mapping[str, float] | None
-    ) -> dict[str, Tensor]:
-        """What is kept of each group (pieces,): by threshold, by its pattern, or the highest scores of the allocation's counts."""
-        if threshold is not None:
-            kept = {name: s > threshold for name, s in scores.items()}
-            checked_counts({name: int((~k).sum()) for name, k in kept.items()}, scores, allow_empty=self.allow_empty)
-            return kept
-        allocation = self.entries[2]
-        needed = {"table": table} if "table" in allocation.needs else {}
-        counts = checked_counts(
-            allocation.function(scores, sparsity, **needed, **self.options[2]), scores, allow_empty=self.allow_empty
-        )
-        return {
-            g.name: ~removed(g, scores[g.name], counts[g.name], self.entries[0], self.options[0], self.targets) for g in self.groups
-        }
+    def rows(self) -> dict[str, Tensor]:
+        """The output rows (pieces,) of each group within which the criterion compares; none for one that compares all pieces."""
+        criterion = self.entries[0]
+        if {**criterion.options, **self.options[0]}.get("compare", criterion.traits.get("compare")) != "row":
+            return {}
+        found = {g.name: rows_of(g, self.targets) for g in self.groups if len(g.scored) == 1}
+        return {name: rows for name, rows in found.items() if rows is not None}
 
 
-def levels(
-    entry: Entry, options: Mapping[str, Any], sparsity: float | None, threshold: float | None, table: Mapping[str, float] | None
-) -> Iterator[Level]:
-    """(sparsity, threshold, table) of each round; a threshold is one round."""
-    rounds = {**entry.options, **options}.get("rounds", entry.traits.get("rounds", 1)) if threshold is None else 1
+def levels(entry: Entry, options: Mapping[str, Any], request: Request) -> Iterator[Request]:
+    """The request of each round; a threshold is one round."""
+    rounds = {**entry.options, **options}.get("rounds", entry.traits.get("rounds", 1)) if request.threshold is None else 1
     if rounds < 1:
         raise ConfigError(f"rounds = {rounds}: expected at least 1")
     for k in range(1, rounds + 1):
-        share = k / rounds
-        level = None if sparsity is None else geometric(share, sparsity)
-        yield level, threshold, None if table is None else {n: geometric(share, s) for n, s in table.items()}
+        share, table = k / rounds, request.table
+        level = None if request.sparsity is None else geometric(share, request.sparsity)
+        yield replace(request, sparsity=level, table=None if table is None else {n: geometric(share, s) for n, s in table.items()})

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from prunescope.pruning.groups import Group, Slot
-from prunescope.pruning.layouts import Parts
+from prunescope.pruning.layouts import Parts, Spans
 from prunescope.pruning.masks import Masks
+from prunescope.pruning.streams import Elementwise, Stream
 from prunescope.pruning.targets import Target
 from prunescope.registry import Entry, signals
 from prunescope.types import ConfigError, PruningError
@@ -28,15 +29,26 @@ def scores_of(
     *,
     norm: str,
     masks: Masks | None = None,
-) -> dict[str, Tensor]:
+) -> Mapping[str, Tensor | Stream]:
     """The score (pieces,) of every group, in the criterion's unit; pieces that earlier `masks` removed score minus infinity.
 
     The criterion is asked once for each weight. PruningError where it gives another shape than the weight's or the number of units.
     """
     if norm not in NORMS:
         raise ConfigError(f"norm {norm!r}: expected {', '.join(NORMS)}")
+    if entry.traits.get("elementwise") and all(len(g.scored) == 1 and g.scored[0].layout == Spans(()) for g in groups):
+        return {g.name: _streamed(targets[g.name], entry, available, options, masks) for g in groups}
     raw = {s.parameter: raw_scores(targets[s.parameter], entry, available, options) for g in groups for s in g.scored}
     return {g.name: _without_removed(_group_scores(g, raw, targets, entry, norm), g, masks) for g in groups}
+
+
+def _streamed(
+    target: Target, entry: Entry, available: Mapping[str, Mapping[str, Any]], options: Mapping[str, Any], masks: Masks | None
+) -> Elementwise:
+    """Scores of single weights that depend on nothing but their own entries: computed when they are read."""
+    needs = {n: available[n][target.name] for n in entry.needs}
+    kept = masks[target.name] if masks is not None and target.name in masks else None
+    return Elementwise(entry.function, target.parameter.detach(), needs, options, kept, target.name)
 
 
 def signals_of(entry: Entry) -> list[Entry]:

@@ -1,28 +1,16 @@
-"""Selection of what goes from one group: one ranking, or rankings within output rows, as the criterion compares."""
+"""Selection within output rows, for criteria that compare the weights of one output with each other."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from prunescope.pruning.groups import Group
-from prunescope.pruning.select import smallest
 from prunescope.pruning.targets import Target
-from prunescope.registry import Entry
-
-
-def removed(
-    group: Group, scores: Tensor, count: int, entry: Entry, options: Mapping[str, Any], targets: Mapping[str, Target]
-) -> Tensor:
-    """True for the `count` pieces of `group` (pieces,) that go: the smallest, within rows where the criterion compares rows."""
-    compare = {**entry.options, **options}.get("compare", entry.traits.get("compare"))
-    rows = rows_of(group, targets) if compare == "row" and len(group.scored) == 1 else None
-    return smallest(scores, count) if rows is None else smallest_within(scores, rows, count)
 
 
 def rows_of(group: Group, targets: Mapping[str, Target]) -> Tensor | None:

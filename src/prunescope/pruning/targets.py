@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
 import torch
 from torch import nn
 
-from prunescope.pruning.allocation import fits
 from prunescope.pruning.structure import CONVOLUTIONS, NORMS, Structure, structure
 from prunescope.registry import unknown
 from prunescope.types import ConfigError, PruningError
@@ -19,6 +19,7 @@ class Target:
     """A prunable weight: its state-dict name, its tensor, the dimension of its output units, and the tensors that go with a unit.
 
     `kind` is "linear", "convolution" or "other" (recurrent and attention weights, bare parameters: no single dimension holds their units).
+    `groups` is that of a grouped convolution, whose output o sees the input channels of its own group alone.
     """
 
     name: str
@@ -27,6 +28,12 @@ class Target:
     kind: str
     output: bool
     companions: tuple[str, ...]
+    groups: int = 1
+
+    @property
+    def in_dim(self) -> int:
+        """The dimension of the inputs: of a grouped convolution those of one group."""
+        return 1 - self.out_dim
 
 
 def prunable(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -75,6 +82,16 @@ def _is_output(model: nn.Module, name: str, shape: Structure) -> bool:
     return owner(name) in shape.outputs and _kind(model.get_submodule(owner(name))) != "other"
 
 
+def fits(name: str, pattern: str) -> bool:
+    """Whether a parameter ("fc2.weight") is meant by `pattern`: its own name, its module's ("fc2"), or a wildcard ("fc*").
+
+    >>> fits("fc2.weight", "fc2"), fits("fc2.weight", "fc*"), fits("fc2.weight", "fc")
+    (True, True, False)
+    """
+    module = name.rpartition(".")[0]
+    return fnmatchcase(name, pattern) or fnmatchcase(module, pattern)
+
+
 def owner(name: str) -> str:
     """The module that a parameter belongs to: "fc2" for "fc2.weight"."""
     return name.rpartition(".")[0]
@@ -98,7 +115,7 @@ def _target(model: nn.Module, name: str, parameter: nn.Parameter, shape: Structu
         companions += [f"{norm}.{n}" for n, p in model.get_submodule(norm).named_parameters(recurse=False) if p.shape == (units,)]
     names = dict(model.named_parameters())
     fitting = tuple(c for c in companions if c in names and names[c].shape == (units,))
-    return Target(name, parameter, out_dim, _kind(module), place in shape.outputs, fitting)
+    return Target(name, parameter, out_dim, _kind(module), place in shape.outputs, fitting, getattr(module, "groups", 1))
 
 
 def _kind(module: nn.Module) -> str:

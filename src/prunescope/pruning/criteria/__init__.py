@@ -7,6 +7,7 @@ Traits that a criterion may state beside its signals:
              their sum), "signed-sum" (their sum, for changes of the loss that may be negative), "squared-sum" or "draw" (one of them)
     compare  "row": selection within each output row instead of the whole layer (`selection.py`); the option `compare` overrides it
     rounds   how many rounds of score and prune `prune` makes by default, on a geometric schedule; the option `rounds` overrides it
+    elementwise   each score depends on that weight and the same entries of its signals alone: scores are computed when they are read
     solver   what adapts the kept weights after selection (`solvers.py`); the option `update=False` leaves them as they are
 
 Keyword-only parameters are options of the user's; those of the signals in `needs` are options of the criterion, too.

@@ -8,7 +8,7 @@ from torch import Generator, Tensor
 from prunescope.registry import criteria
 
 
-@criteria("magnitude", source="Han et al. 2015, arXiv:1506.02626, sec. 3", units="norm")
+@criteria("magnitude", source="Han et al. 2015, arXiv:1506.02626, sec. 3", units="norm", elementwise=True)
 def magnitude(weight: Tensor) -> Tensor:
     """Absolute value of each weight, in the weight's own unit; shape of `weight`. Of units: their L1, L2 or Linf norm (option norm).
 

@@ -1,0 +1,123 @@
+"""Scores that are read a part at a time, so that ranking a hundred million weights needs no copy of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from prunescope.types import PruningError
+
+PART = 1 << 18  # scores at a time: what the second cache level holds
+
+
+class Stream(Protocol):
+    """Scores of the pieces of one group, in index order."""
+
+    def numel(self) -> int:
+        """How many there are."""
+
+    def parts(self) -> Iterator[Tensor]:
+        """All of them, (PART,) at a time; a part may be overwritten by the next one."""
+
+    def sample(self, count: int) -> Tensor:
+        """About `count` of them, evenly spread."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where they are."""
+
+
+@dataclass(frozen=True)
+class Whole:
+    """Scores that exist as one tensor (pieces,)."""
+
+    values: Tensor
+
+    def numel(self) -> int:
+        """How many there are."""
+        return self.values.numel()
+
+    def parts(self) -> Iterator[Tensor]:
+        """Views of PART scores."""
+        yield from self.values.split(PART)
+
+    def sample(self, count: int) -> Tensor:
+        """About `count` of them, evenly spread."""
+        return self.values[:: max(1, self.values.numel() // max(1, count))]
+
+    @property
+    def device(self) -> torch.device:
+        """Where they are."""
+        return self.values.device
+
+
+@dataclass(frozen=True)
+class Elementwise:
+    """Scores that each depend on one weight and on the same entry of other tensors, computed when they are read.
+
+    criterion   (weight, **needs) -> scores, entry by entry
+    weight      any shape; its entries are the pieces
+    needs       tensors of the weight's shape that the criterion takes beside it
+    kept        boolean, weight's shape: entries that are False score minus infinity; None: all are there
+    """
+
+    criterion: Callable[..., Tensor]
+    weight: Tensor
+    needs: Mapping[str, Tensor] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
+    kept: Tensor | None = None
+    name: str = ""
+
+    def numel(self) -> int:
+        """How many there are."""
+        return self.weight.numel()
+
+    def parts(self) -> Iterator[Tensor]:
+        """Scores of PART weights, computed now; NaN is refused."""
+        for i in range(0, self.numel(), PART):
+            yield self._scores(slice(i, i + PART))
+
+    def sample(self, count: int) -> Tensor:
+        """About `count` of them, evenly spread."""
+        return self._scores(slice(None, None, max(1, self.numel() // max(1, count))))
+
+    @property
+    def device(self) -> torch.device:
+        """Where they are."""
+        return self.weight.device
+
+    def _scores(self, rows: slice) -> Tensor:
+        taken = {n: v.reshape(-1)[rows] for n, v in self.needs.items()}
+        found = self.criterion(self.weight.reshape(-1)[rows], **taken, **self.options)
+        if self.kept is not None:
+            found = found.masked_fill(~self.kept.reshape(-1)[rows].to(found.device), -torch.inf)
+        if found.numel() and bool(found.amax().isnan()):  # the cheapest way to notice one
+            raise PruningError(nan_sentence(self.name, self))
+        return found
+
+
+def nan_sentence(name: str, stream: Elementwise) -> str:
+    """What to say of scores that are not numbers."""
+    wrong = 0
+    for i in range(0, stream.numel(), PART):
+        rows = slice(i, i + PART)
+        taken = {n: v.reshape(-1)[rows] for n, v in stream.needs.items()}
+        wrong += int(stream.criterion(stream.weight.reshape(-1)[rows], **taken, **stream.options).isnan().sum())
+    return f"{wrong} of {stream.numel()} scores of {name} are NaN: check the weights, and the gradients or data that the scores come from"
+
+
+Scores = Mapping[str, Tensor | Stream]  # by group name
+
+
+def stream_of(scores: Tensor | Stream) -> Stream:
+    """Scores as a stream, whether they exist already or not."""
+    return Whole(scores) if isinstance(scores, Tensor) else scores
+
+
+def whole(scores: Tensor | Stream) -> Tensor:
+    """All scores (pieces,) at once."""
+    return scores if isinstance(scores, Tensor) else torch.cat([part.clone() for part in scores.parts()])
