@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -96,9 +97,17 @@ class Registry:
         return list(self._entries)
 
     def get(self, name: str) -> Entry:
-        """The entry called `name`, or one made of the user's own function when `name` is "module:function"."""
+        """The entry called `name`, or one made of the user's own function when `name` is "module:function".
+
+        An entry with the trait `spelling` (a regular expression) also answers to names that it fits, and then has what they state as the
+        trait `stated`: "2:4" is "n:m" with n = 2 and m = 4.
+        """
         if name in self._entries:
             return self._entries[name]
+        for entry in self:
+            if found := re.fullmatch(entry.traits.get("spelling", "(?!)"), name):
+                stated = {option: int(value) for option, value in found.groupdict().items()}
+                return replace(entry, name=name, traits={**entry.traits, "stated": stated})
         for entry in self._entries.values():  # "timm:NAME": one entry for all names that another package knows
             if (prefix := entry.traits.get("prefix")) and name.startswith(prefix):
                 return replace(entry, name=name, traits={**entry.traits, "reference": name.removeprefix(prefix)})

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prunescope.pruning import select
-from prunescope.pruning.select import highest, highest_of_each, smallest
+from prunescope.pruning.select import best_of_each, highest, smallest
 from prunescope.pruning.streams import Elementwise, Whole
 from prunescope.types import PruningError
 
@@ -96,13 +96,13 @@ def test_refusals():
     with pytest.raises(PruningError, match=r"1 of 300000 scores of fc\.weight are NaN"):
         highest({"": Elementwise(torch.abs, broken, name="fc.weight")}, 10)
     with pytest.raises(PruningError, match="do not divide into groups of 4"):
-        highest_of_each(torch.zeros(6), (2, 4))
+        best_of_each(torch.zeros(6), 2, 4)
 
 
 @pytest.mark.parametrize("pattern", [(2, 4), (1, 4), (4, 8), (0, 2)])
 def test_n_of_m(pattern):
     scores = made("few values", 64)
-    kept = highest_of_each(scores, pattern).view(-1, pattern[1])
+    kept = best_of_each(scores, *pattern).view(-1, pattern[1])
     assert (kept.sum(1) == pattern[0]).all()
     groups = scores.view(-1, pattern[1])
     if pattern[0]:

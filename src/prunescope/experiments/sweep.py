@@ -22,6 +22,7 @@ from prunescope.config import (
     validated,
     value_hash,
 )
+from prunescope.pruning.granularity import fixed_sparsity
 from prunescope.registry import Registry, allocations, criteria, datasets, granularities, models, optimizers, schedules, unknown
 from prunescope.types import ConfigError
 
@@ -145,9 +146,29 @@ def _levels(experiment: ExperimentConfig, variant: VariantConfig, config: TrialC
             raise ConfigError(f"variant {variant.name!r}: {prune.when} pruning goes by sparsity: leave prune.threshold and prune.table out")
         return [None]
     levels = experiment.sparsity if variant.sparsity is None else variant.sparsity
+    fixed = _fixed_sparsity(config, f"variant {variant.name!r}")
+    if fixed is not None:
+        stated = variant.sparsity is not None or ("sparsity" in experiment.model_fields_set and "granularity" not in variant.prune)
+        if stated and any(abs(level - fixed) > 1e-9 for level in levels):
+            raise ConfigError(
+                f"variant {variant.name!r}: {config.prune.granularity} always removes {fixed:g}, and sparsity is {levels}: "
+                f"leave it out or set sparsity = [{fixed:g}]"
+            )
+        return [fixed]
     if not levels:
         raise ConfigError(f"variant {variant.name!r}: the list of sparsity levels is empty: give at least one, e.g. sparsity = [0.5]")
     return list(levels)
+
+
+def _fixed_sparsity(config: TrialConfig, where: str) -> float | None:
+    """The only sparsity that the granularity can have ("2:4": 0.5); None where it can have any. Such pruning is all or nothing."""
+    prune = config.prune
+    entry = granularities.get(prune.granularity)
+    stated = {**entry.traits.get("stated", {}), **{k: v for k, v in prune.options.items() if k in entry.options}}
+    fixed = fixed_sparsity(entry, stated)
+    if fixed is not None and prune.when not in ("init", "trained"):
+        raise ConfigError(f"{where}: {prune.granularity} is all or nothing: expected when = init or trained, got {prune.when!r}")
+    return fixed
 
 
 def check_names(config: TrialConfig, where: str) -> None:

@@ -12,14 +12,14 @@ from torch import Tensor, nn
 from prunescope.pruning.allocation import checked_counts, protected
 from prunescope.pruning.groups import Group
 from prunescope.pruning.positions import positions
-from prunescope.pruning.select import highest, some
+from prunescope.pruning.select import best_of_each, highest, some
 from prunescope.pruning.selection import smallest_within
 from prunescope.pruning.sensitivity import scan
 from prunescope.pruning.signals.calibration import Calibration, mapped
 from prunescope.pruning.streams import Scores, Stream, stream_of, whole
 from prunescope.pruning.targets import owner
 from prunescope.registry import Entry
-from prunescope.types import PruningError
+from prunescope.types import ConfigError, PruningError
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,8 @@ def kept_of(
 
     `rows` names, for some groups, the row of each piece; their pieces are then compared within rows.
     """
+    if any(g.pattern for g in groups):
+        return {g.name: best_of_each(whole(scores[g.name]), *_pattern(g, request.sparsity)) for g in groups}
     if request.threshold is not None:
         kept = {name: whole(s) > request.threshold for name, s in scores.items()}
         _refuse_emptied(kept, scores, request)
@@ -54,6 +56,17 @@ def kept_of(
     counts = checked_counts(entry.function(scores, request.sparsity, **given, **options), scores, allow_empty=request.allow_empty)
     ranked = protected(scores, least)
     return {n: _highest(ranked[n], counts[n], rows.get(n)) for n in (g.name for g in groups)}
+
+
+def _pattern(group: Group, sparsity: float | None) -> tuple[int, int]:
+    """The pattern of a group, refused where the request is for another sparsity than that of the pattern."""
+    if group.pattern is None:
+        raise PruningError(f"{group.name} has no pattern and other layers have one: give all groups of a granularity a pattern, or none")
+    kept, of = group.pattern
+    if sparsity is None or abs(sparsity - (1 - kept / of)) > 1e-9:
+        asked = f"got {sparsity:g}" if sparsity is not None else "a threshold or table cannot change it"
+        raise ConfigError(f"{group.name} keeps {kept} of every {of} pieces, which is sparsity {1 - kept / of:g}: {asked}")
+    return kept, of
 
 
 def _highest(scores: Tensor | Stream, removed: int, rows: Tensor | None) -> Tensor:

@@ -65,3 +65,27 @@ class Parts:
         line = torch.ones(shape[self.dim], dtype=torch.bool, device=kept.device)
         line[self.index.to(kept.device).flatten()] = kept.repeat_interleave(self.index.shape[1])
         return line.view([-1 if d == self.dim else 1 for d in range(len(shape))]).expand(shape).contiguous()
+
+
+@dataclass(frozen=True)
+class Viewed:
+    """Pieces of a tensor seen in another order and shape: its dimensions in `order`, then `view`, of which `spans` are spanned.
+
+    Serves blocks, patterns along the inputs, and the input channels of a grouped convolution.
+
+    >>> Viewed((0, 1), (1, 2, 2, 2), (1, 3)).fold(torch.arange(8).view(2, 4)).tolist()
+    [[0, 1, 4, 5], [2, 3, 6, 7]]
+    """
+
+    order: tuple[int, ...]
+    view: tuple[int, ...]
+    spans: tuple[int, ...]
+
+    def fold(self, values: Tensor) -> Tensor:
+        """(pieces, members), pieces in index order of the viewed dimensions that are not spanned."""
+        return Spans(self.spans).fold(values.permute(self.order).reshape(self.view))
+
+    def expand(self, kept: Tensor, shape: torch.Size) -> Tensor:
+        """The mask of a tensor of `shape`."""
+        seen = Spans(self.spans).expand(kept, torch.Size(self.view)).view([shape[d] for d in self.order])
+        return seen.permute([self.order.index(d) for d in range(len(shape))]).contiguous()

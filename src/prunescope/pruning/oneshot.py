@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from prunescope import rng
 from prunescope.pruning.budget import Request
+from prunescope.pruning.granularity import fixed_sparsity
 from prunescope.pruning.groups import Group
 from prunescope.pruning.masks import Masks
 from prunescope.pruning.rounds import Work, levels
@@ -49,7 +50,7 @@ def prune(
 
     Kept weights stay bitwise as they are, unless the criterion has a solver (obs-block, sparsegpt; options={"update": False} forgoes it).
 
-    sparsity     fraction removed, 0 to 1: round(sparsity * n) by rank, ties by index. Left out with `threshold` or `table`.
+    sparsity     fraction removed, 0 to 1: round(sparsity * n) by rank, ties by index. Left out with `threshold`, `table` or "2:4".
     criterion, granularity, allocation   names from `prunescope list`, or "module:function" of your own
     norm         how the scores of a piece's weights make its own: "l2", "l1" or "linf"
     threshold    remove what scores at most this, instead of a fraction
@@ -71,11 +72,11 @@ def prune(
     >>> prune(layer, sparsity=0.5, output=True)["weight"].tolist()
     [[False, True, False, True]]
     """
-    _check_request(sparsity, threshold, table, biases)
     model = unwrapped(model)
-    entries = (criteria.get(criterion), granularity_entry(granularity), allocations.get("table" if table is not None else allocation))
+    entries = (criteria.get(criterion), granularities.get(granularity), allocations.get("table" if table is not None else allocation))
+    own = split_options(entries, {**entries[1].traits.get("stated", {}), **(options or {})})
+    sparsity = _checked_request(sparsity, threshold, table, biases, fixed_sparsity(entries[1], own[1]))
     chosen = {t.name: t for t in targets(model, layers=layers, exclude=exclude, output=output)}
-    own = split_options(entries, {**granularity_options(granularity), **(options or {})})
     groups = groups_of(model, list(chosen.values()), entries[1], own[1], example_inputs)
     scored = [chosen[name] for name in dict.fromkeys(s.parameter for g in groups for s in g.scored)]
     extra = {"initial": initial, "example_inputs": example_inputs}
@@ -84,23 +85,29 @@ def prune(
     return work.rounds(masks, list(levels(entries[0], own[0], Request(sparsity, threshold, table, allow_empty))))
 
 
-def _check_request(sparsity: float | None, threshold: float | None, table: Any, biases: str) -> None:
+def _checked_request(
+    sparsity: float | None, threshold: float | None, table: Any, biases: str, fixed: float | None
+) -> float | None:  # fmt: skip
+    """The sparsity to prune to; `fixed` is the only one that the granularity can have."""
     given = [n for n, v in (("sparsity", sparsity), ("threshold", threshold), ("table", table)) if v is not None]
-    if not given or {"threshold", "table"} <= set(given) or (threshold is not None and sparsity is not None):
+    if fixed is not None and given and (given != ["sparsity"] or abs(float(sparsity or 0) - fixed) > 1e-9):
+        raise ConfigError(f"this granularity removes exactly {fixed:g}: leave {' and '.join(given)} out")
+    if (not given and fixed is None) or {"threshold", "table"} <= set(given) or (threshold is not None and sparsity is not None):
         raise ConfigError(f"expected one of sparsity, threshold or table, got {' and '.join(given) or 'none'}")
     if sparsity is not None and not 0 <= sparsity <= 1:
         hint = f"; for {sparsity} % write {sparsity / 100:g}" if 1 < sparsity <= 100 else ""
         raise ConfigError(f"sparsity {sparsity}: expected the fraction removed, from 0 to 1{hint}")
     if biases not in ("with-unit", "keep", "drop"):
         raise ConfigError(f"biases {biases!r}: expected with-unit, keep or drop")
+    return sparsity if fixed is None else fixed
 
 
 def groups_of(
     model: nn.Module, chosen: Sequence[Target], entry: Entry, options: Mapping[str, Any], example_inputs: Any = None
 ) -> list[Group]:
     """The groups of pieces that a granularity makes of the targets. PruningError where it fits none of them."""
-    kinds = entry.traits.get("kinds", ("linear", "convolution", "other"))
-    fitting = [t for t in chosen if t.kind in kinds]
+    kinds, ndim = entry.traits.get("kinds", ("linear", "convolution", "other")), entry.traits.get("ndim")
+    fitting = [t for t in chosen if t.kind in kinds and (t.kind == "convolution" or ndim is None or t.parameter.ndim == ndim)]
     if not fitting:
         raise PruningError(f"granularity {entry.name!r} fits {' and '.join(kinds)} layers, and none of {[t.name for t in chosen]} is one")
     if entry.traits.get("coupled"):
@@ -109,14 +116,6 @@ def groups_of(
     return [entry.function(t, **options) for t in fitting]
 
 
-def granularity_entry(name: str) -> Entry:
-    """The granularity called `name`."""
-    return granularities.get(name)
-
-
-def granularity_options(name: str) -> dict[str, Any]:
-    """Options that the name itself states."""
-    return {}
 
 
 def split_options(entries: Sequence[Entry], options: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -61,6 +61,16 @@ def criterion_options(entry: Entry) -> dict[str, Any]:
     return {**{n: v for e in signals_of(entry) for n, v in e.options.items()}, **entry.options}
 
 
+def check_level(groups: Sequence[Group], entry: Entry) -> None:
+    """ConfigError where a criterion of units meets pieces that are none; asked before any signal is computed."""
+    for group in groups:
+        if entry.traits.get("level") == "unit" and not group.unit:
+            raise ConfigError(
+                f"criterion {entry.name!r} scores whole units, and {group.name} is to be pruned in smaller or other pieces: "
+                "choose a granularity of units (neuron, filter, channel)"
+            )
+
+
 def raw_scores(target: Target, entry: Entry, available: Mapping[str, Mapping[str, Any]], options: Mapping[str, Any]) -> Tensor:
     """What the criterion says of one target: scores of the weight's shape or, for a unit-wise criterion, (units,)."""
     weight = target.parameter.detach()
@@ -83,11 +93,6 @@ def raw_scores(target: Target, entry: Entry, available: Mapping[str, Mapping[str
 def _group_scores(group: Group, raw: Mapping[str, Tensor], targets: Mapping[str, Target], entry: Entry, norm: str) -> Tensor:
     how = entry.traits.get("units", "norm")
     if entry.traits.get("level") == "unit":
-        if not group.unit:
-            raise ConfigError(
-                f"criterion {entry.name!r} scores whole units, and {group.name} is to be pruned in smaller or other pieces: "
-                "choose a granularity of units (neuron, filter, channel)"
-            )
         return torch.stack([_unit_scores(raw[s.parameter], s, targets[s.parameter]) for s in group.scored]).sum(0)
     if how == "draw":
         first = group.scored[0]

@@ -54,25 +54,30 @@ def highest(streams: Streams, removed: int) -> dict[str, Tensor]:
     return _decided(streams, removed, low, high)
 
 
+def best_of_each(scores: Tensor, best: int, of: int) -> Tensor:
+    """True for the `best` largest of each `of` consecutive `scores` (n,); among equal ones the first go first, as in `smallest`.
+
+    >>> best_of_each(torch.tensor([1.0, 4.0, 2.0, 3.0, 5.0, 5.0, 5.0, 5.0]), 2, 4).tolist()
+    [False, True, False, True, False, False, True, True]
+    """
+    if scores.numel() % of:
+        raise PruningError(f"{scores.numel()} pieces do not divide into groups of {of}: choose another pattern or exclude the layer")
+    if bool(scores.isnan().any()):
+        raise PruningError(_nan(int(scores.isnan().sum()), scores.numel()))
+    columns = scores.detach().cpu().view(-1, of).t().contiguous()
+    rank = torch.zeros_like(columns, dtype=torch.int16 if of > 127 else torch.int8)  # how many others of its `of` go before it
+    for i in range(of):
+        for j in range(i):
+            first = columns[j] <= columns[i]
+            rank[i] += first
+            rank[j] += ~first
+    return (rank >= of - best).t().reshape(-1).to(scores.device)
+
+
 def smallest_together(scores: Mapping[str, Tensor], count: int) -> dict[str, int]:
     """How many of each tensor's scores are among the `count` smallest of all; ties go to the earlier tensor."""
     kept = highest({n: Whole(s) for n, s in scores.items()}, count)
     return {name: int((~k).sum()) for name, k in kept.items()}
-
-
-def highest_of_each(scores: Tensor, pattern: tuple[int, int]) -> Tensor:
-    """True for the n highest of every m consecutive `scores` (pieces,), pattern = (n, m); of equal ones the last are kept.
-
-    >>> highest_of_each(torch.tensor([1.0, 3.0, 2.0, 2.0]), (2, 4)).tolist()
-    [False, True, False, True]
-    """
-    n, m = pattern
-    if scores.numel() % m:
-        raise PruningError(f"{scores.numel()} pieces do not divide into groups of {m}: choose another pattern or exclude the layer")
-    if bool(scores.isnan().any()):
-        raise PruningError(_nan(int(scores.isnan().sum()), scores.numel()))
-    order = scores.view(-1, m).sort(dim=1, stable=True).indices
-    return torch.ones_like(order, dtype=torch.bool).scatter_(1, order[:, : m - n], False).view(-1)
 
 
 def _bracket(streams: Streams, removed: int, total: int) -> tuple[float, float]:

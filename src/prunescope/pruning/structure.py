@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import torch.fx
 from torch import nn
 
+from prunescope.pruning.preserving import preserved
+
 NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm, nn.modules.instancenorm._InstanceNorm)
 CONVOLUTIONS = nn.modules.conv._ConvNd
 
@@ -29,7 +31,8 @@ def structure(model: nn.Module, layers: list[str]) -> Structure:
     if not isinstance(model, nn.Sequential) and _has_control_flow_modules(model):
         return _registered(model, layers)
     try:
-        graph = torch.fx.symbolic_trace(model).graph
+        with preserved(model):  # the trace runs the user's forward, which may count calls or draw
+            graph = torch.fx.symbolic_trace(model).graph
     except Exception:  # tracing runs the user's forward on proxies, which may raise anything; the order of registration remains
         return _registered(model, layers)
     return _traced(model, graph, set(layers))

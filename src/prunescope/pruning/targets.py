@@ -19,6 +19,7 @@ class Target:
     """A prunable weight: its state-dict name, its tensor, the dimension of its output units, and the tensors that go with a unit.
 
     `kind` is "linear", "convolution" or "other" (recurrent and attention weights, bare parameters: no single dimension holds their units).
+    `groups` is that of a grouped convolution, whose output o sees the input channels of its own group alone.
     """
 
     name: str
@@ -27,6 +28,12 @@ class Target:
     kind: str
     output: bool
     companions: tuple[str, ...]
+    groups: int = 1
+
+    @property
+    def in_dim(self) -> int:
+        """The dimension of the inputs: of a grouped convolution those of one group."""
+        return 1 - self.out_dim
 
 
 def prunable(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -108,7 +115,7 @@ def _target(model: nn.Module, name: str, parameter: nn.Parameter, shape: Structu
         companions += [f"{norm}.{n}" for n, p in model.get_submodule(norm).named_parameters(recurse=False) if p.shape == (units,)]
     names = dict(model.named_parameters())
     fitting = tuple(c for c in companions if c in names and names[c].shape == (units,))
-    return Target(name, parameter, out_dim, _kind(module), place in shape.outputs, fitting)
+    return Target(name, parameter, out_dim, _kind(module), place in shape.outputs, fitting, getattr(module, "groups", 1))
 
 
 def _kind(module: nn.Module) -> str:
