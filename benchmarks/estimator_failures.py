@@ -46,6 +46,7 @@ class Curve:
     parameters: dict[str, Any] = field(default_factory=dict)
     samples: Samples | None = None
     measure: Measure | None = None
+    over: bool = False  # coincides with an earlier curve for the most part: drawn dashed, so that both show
 
 
 @dataclass(frozen=True)
@@ -250,7 +251,8 @@ def _entropy(x: Tensor, seed: int) -> float:
 
 def gaussian() -> list[Panel]:
     """Dependence that no line follows, a few far samples, and classes whose mixture is not normal."""
-    family = curves("gaussian", "gaussian-copula", "cca", "elliptical-copula")
+    over = [Curve(name, name, over=True) for name in ("cca", "elliptical-copula")]
+    family = [*curves("gaussian", "gaussian-copula"), *over]
     return [
         Panel("Y = sin(2πwU) + 0.3 N(0, 1)", "waves w", (1, 2, 4, 8, 16), draw.waves(2000), [*family, *curves("ksg")], draw.waves_truth),
         Panel("Independent, m far samples", "samples m of 2,000 around (30, 30)", (0, 1, 2, 5, 10, 20, 50), draw.outliers(2000), family,
@@ -354,7 +356,7 @@ def neural() -> list[Panel]:
 
 def auto() -> list[Panel]:
     """A dependence that the copulas miss and the network finds late, and independent rows among dependent ones."""
-    names = [Curve("auto", "auto"), *curves("elliptical-copula", "ksg")]
+    names = [Curve("auto", "auto"), Curve("elliptical-copula", "elliptical-copula", over=True), *curves("ksg")]
     return [
         Panel("Two pairs wound to a spiral", "samples n", (300, 1000, 3000, 10000), draw.spiral_of(), names,
               lambda _: draw.pairs_truth(2, 0.8), seeds=3),
@@ -390,11 +392,12 @@ def drawn(panels: Sequence[Panel], numbers: pd.DataFrame) -> Any:
             part = numbers[(numbers["panel"] == panel.title) & (numbers["curve"] == name)]
             colour, marker = PALETTE[names.index(name) % 8], MARKERS[names.index(name) % 8]
             size = max(3.5, 6.5 - own.index(name))  # curves that coincide show as rings
-            axis.plot(part["x"], part["median"], color=colour, marker=marker, markersize=size, linewidth=size / 3.2, label=name, zorder=3)
+            dash = (0, (3, 2.5)) if next(c.over for c in panel.curves if c.label == name) else "-"
+            look = {"color": colour, "marker": marker, "markersize": size, "linewidth": size / 3.2, "linestyle": dash}
+            axis.plot(part["x"], part["median"], label=name, zorder=3, **look)
             axis.fill_between(part["x"], part["lowest"], part["highest"], color=colour, alpha=0.14, linewidth=0)
             hollow = part[part["flagged"] * 2 > part["seeds"]]
-            empty = {"color": colour, "marker": marker, "markersize": size, "markerfacecolor": "white", "linestyle": "", "zorder": 4}
-            axis.plot(hollow["x"], hollow["median"], **empty)
+            axis.plot(hollow["x"], hollow["median"], zorder=4, **look | {"linestyle": "", "markerfacecolor": "white"})
         _lines(axis, panel)
         if not one_legend:
             axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2, fontsize=8, columnspacing=1.2, handlelength=1.8)

@@ -144,7 +144,8 @@ def test_the_table_holds_what_the_code_gives_now(figure):
     for panel in script().FIGURES[figure]():
         for curve in panel.curves:
             x = panel.at[len(panel.at) // 2]
-            (row,) = known[(known["panel"] == panel.title) & (known["curve"] == curve.label) & ((known["x"] - x).abs() <= 1e-3 * abs(x))].index
+            here = (known["panel"] == panel.title) & (known["curve"] == curve.label) & ((known["x"] - x).abs() <= 1e-3 * abs(x))
+            (row,) = known[here].index
             values = sorted(script().measured(panel, curve, x, seed)[0] for seed in range(panel.seeds))
             for name, value in (("lowest", values[0]), ("highest", values[-1]), ("median", values[len(values) // 2])):
                 assert known.loc[row, name] == pytest.approx(value, rel=1e-4, abs=1e-6), f"{panel.title}, {curve.label}, {name}"
