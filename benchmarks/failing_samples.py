@@ -53,8 +53,7 @@ def typewriter(count: int) -> Samples:
 
 
 def _zipf(count: int) -> Tensor:
-    p = 1 / torch.arange(1, count + 1, dtype=torch.float64)
-    return p / p.sum()
+    return torch.nn.functional.normalize(1 / torch.arange(1, count + 1, dtype=torch.float64), p=1, dim=0)
 
 
 def zipf(count: int, kept: float) -> Samples:
@@ -152,11 +151,7 @@ def uniforms_truth(classes: float) -> float:
 
 def codes(n: int) -> Samples:
     """Columns of four levels that know nothing of a coin; the position is their number."""
-
-    def samples(d: float, seed: int) -> tuple[Tensor, Tensor]:
-        return torch.randint(4, (n, int(d)), generator=_stream("codes", seed)).double(), _coin(n, seed)
-
-    return samples
+    return lambda d, seed: (torch.randint(4, (n, int(d)), generator=_stream("codes", seed)).double(), _coin(n, seed))
 
 
 def steps(n: int, noise: float) -> Samples:
@@ -295,12 +290,7 @@ def near_a_line(n: int) -> Samples:
 
 def normals(n: int) -> Samples:
     """Independent normal columns, so many as the position says, given twice."""
-
-    def samples(d: float, seed: int) -> tuple[Tensor, Tensor]:
-        x = _normal(n, int(d), _stream("normals", seed))
-        return x, x
-
-    return samples
+    return lambda d, seed: (_normal(n, int(d), _stream("normals", seed)),) * 2
 
 
 def flat(n: int) -> Samples:
