@@ -8,7 +8,7 @@ The rule, in order:
    value, which scatters less. Flag "unreliable" where the value still grows with n.
 5. more columns: the elliptical copula (normal or Student), unless a network finds information beyond it on held-out samples. Then the
    copula's value plus that gain, or Kraskov's where that is larger and columns are at most six; flagged "unreliable". That sum is no
-   bound: a copula that does not fit can itself read high (points on a ring: +0.13 of 2.30 nats).
+   bound: a copula that does not fit can itself read high (points on a ring, docs/science/estimators/auto.md).
 
 The family of copulas and the constants below were chosen with the tasks of `prunescope.data.synthetic` in view: expect it to do less well
 elsewhere than in docs/science/mi_accuracy.md.
@@ -64,7 +64,9 @@ def auto(x: Tensor, y: Tensor, *, generator: Generator | None = None) -> Raw:
 
     x (..., n, dx), y (..., n, dy) floating or labels (..., n). The flag "unreliable" means that the methods at hand disagree or that
     the sample is too small for the dependence: the value may then be off in either direction. Takes seconds at n = 10,000 with more
-    than three columns, because a network looks for what the copula misses.
+    than three columns, because a network looks for what the copula misses. Fails, without a flag, where that network has too few samples
+    to find it (a few thousand for two pairs on a spiral) or starts from a copula that reads high (points on a ring).
+    Source: rule in the docstring of prunescope.information.auto. See docs/science/estimators/auto.md#auto.
     """
     draw = generator if generator is not None else torch_generator(0, "auto")
     batch = x.shape[:-2] if x.is_floating_point() else x.shape[:-1]

@@ -227,9 +227,10 @@ def _discrete(name: str, correction: Correction, source: str, *, consistent: boo
 
 @_discrete("plugin", "none", "Paninski 2003, eq. 3; standard error Moddemeijer 1989, eq. 13")
 def plugin(x: Tensor, y: Tensor) -> Raw:
-    """Mutual information (nats) of the relative frequencies of labels x and y, both (..., n) int64.
+    """Mutual information (nats) of the relative frequencies of labels x and y, both (..., n) int64: H(x) + H(y) - H(x, y).
 
     Exact for the empirical distribution. Fails with few samples a cell: biased high by about (cells_xy - cells_x - cells_y + 1) / 2n.
+    Source: Paninski 2003, eq. 3; standard error Moddemeijer 1989, eq. 13. See docs/science/estimators/discrete.md#plugin.
 
     >>> round(float(plugin(torch.tensor([0, 0, 1, 1]), torch.tensor([0, 0, 1, 1])).value) / math.log(2), 12)
     1.0
@@ -242,6 +243,7 @@ def miller_madow(x: Tensor, y: Tensor) -> Raw:
     """Mutual information (nats) of labels (..., n) with the first-order bias (cells - 1) / 2n of each entropy taken off.
 
     Fails where cells are seen once or never: the series behind the correction needs several samples a cell.
+    Source: Miller 1955; Paninski 2003, eq. 4. See docs/science/estimators/discrete.md#miller-madow.
     """
     return _mi(x, y, "miller-madow")
 
@@ -250,7 +252,9 @@ def miller_madow(x: Tensor, y: Tensor) -> Raw:
 def shrinkage(x: Tensor, y: Tensor) -> Raw:
     """Mutual information (nats) of labels (..., n) from a joint table shrunk towards the uniform one, James-Stein style.
 
-    Never negative. Fails for strong dependence and few samples: the uniform target pulls the value towards 0.
+    p = w / cells + (1 - w) count / n, the weight w from the data. Never negative. Fails for strong dependence and few samples: the
+    uniform target pulls the value towards 0. Source: Hausser & Strimmer 2009, eq. 8 and 14.
+    See docs/science/estimators/discrete.md#shrinkage.
     """
     return _mi(x, y, "shrinkage")
 
@@ -259,7 +263,9 @@ def shrinkage(x: Tensor, y: Tensor) -> Raw:
 def chao_shen(x: Tensor, y: Tensor) -> Raw:
     """Mutual information (nats) of labels (..., n) with coverage-adjusted entropies, which allow for unseen cells.
 
-    Fails when almost all cells are singletons: the coverage is then a guess, and the difference of entropies varies much.
+    H = -sum C p ln(C p) / (1 - (1 - C p)^n), C the share of samples in cells seen more than once, p = count / n. Fails when almost all
+    cells are singletons: the coverage is then a guess, and the difference of entropies varies much, below 0 too.
+    Source: Chao & Shen 2003, eq. 4 to 6. See docs/science/estimators/discrete.md#chao-shen.
     """
     return _mi(x, y, "chao-shen")
 
@@ -268,6 +274,8 @@ def chao_shen(x: Tensor, y: Tensor) -> Raw:
 def nsb(x: Tensor, y: Tensor) -> Raw:
     """Mutual information (nats) of labels (..., n) from Bayesian entropies whose prior is flat in the expected entropy.
 
-    The support is the seen values of each variable, and all their pairs. Fails for long-tailed tables, which the prior does not know.
+    H is the posterior mean over Dirichlet priors of all concentrations. The support is the seen values of each variable, and all their
+    pairs. Fails for long-tailed tables, which the prior does not know, and reads low where few of the pairs ever occur.
+    Source: Nemenman, Shafee & Bialek 2002, eq. 9 to 15. See docs/science/estimators/discrete.md#nsb.
     """
     return _mi(x, y, "nsb")

@@ -134,7 +134,9 @@ def gaussian(x: Tensor, y: Tensor, *, correct: bool = True) -> Raw:
 
     x (..., n, dx), y (..., n, dy) floating or labels (..., n), then 0.5 log det of all minus the classes' mean. Exact for
     Gaussian data, with the finite-sample bias taken off. Standard error from the variance of the information density, sum rho^2 / n.
-    Fails: sees only linear dependence (y = x^2 gives 0), and is drawn by outliers. Errors: n < dx + dy + 2.
+    Fails: sees only linear dependence (y = x^2 gives 0), and is drawn by outliers; no bound where the variables are not Gaussian, with
+    labels it can exceed H(y). Source: Cover & Thomas 2006, eq. 8.56 (log det); bias Misra, Singh & Demchuk 2005, eq. 1.3.
+    See docs/science/estimators/gaussian.md#gaussian. Errors: n < dx + dy + 2.
 
     >>> t = torch.tensor([[1.0], [-1.0], [1.0], [-1.0]]); u = torch.tensor([[1.0], [1.0], [-1.0], [-1.0]])
     >>> abs(float(gaussian(t, u, correct=False).value)) < 1e-12
@@ -190,8 +192,10 @@ def _copula_conditional(x: Tensor, y: Tensor, z: Tensor, *, correct: bool = True
 def gaussian_copula(x: Tensor, y: Tensor, *, correct: bool = True) -> Raw:
     """Mutual information (nats) of a Gaussian copula: every column becomes normal scores of its ranks, then as "gaussian".
 
-    x (..., n, dx), y (..., n, dy) floating or labels (..., n). A lower bound for large n whatever the marginals; robust to outliers.
-    Fails: dependence that is not monotone is invisible (circle, XOR, y = x^2). Errors: n < dx + dy + 2.
+    x (..., n, dx), y (..., n, dy) floating or labels (..., n). For one column each a lower bound at large n, whatever the marginals; for
+    more columns no bound. Robust to outliers. Fails: dependence that is not monotone is invisible (circle, XOR, y = x^2), that of tails
+    too; reads high where x's own columns depend on each other in another way (a ring). Source: Ince et al. 2017, eq. 13 to 16.
+    See docs/science/estimators/gaussian.md#gaussian-copula. Errors: n < dx + dy + 2.
     """
     if not y.is_floating_point():
         return _labelled(normal_scores(x), y, correct)
@@ -222,7 +226,9 @@ def cca(x: Tensor, y: Tensor, *, level: float = 0.05) -> Raw:
     """Mutual information (nats) of the canonical pairs that are significant at `level`, -0.5 sum log(1 - rho^2).
 
     x (..., n, dx), y (..., n, dy). Noise pairs, which bias the plain Gaussian value upwards when many columns carry nothing, are left
-    out; the pairs kept are counted in `detail`. Fails as "gaussian" does, and overlooks dependence too weak for the test.
+    out; the pairs kept are counted in `detail`. Fails as "gaussian" does, overlooks dependence too weak for the test, and reads high for
+    what passes it, since the largest of many correlations is kept with its luck. Source: Hotelling 1936; sequential test Bartlett 1947,
+    eq. 9; information Kay 1992, eq. 4. See docs/science/estimators/gaussian.md#cca.
     """
     n, dx, dy = x.shape[-2], x.shape[-1], y.shape[-1]
     _need(n, dx + dy)

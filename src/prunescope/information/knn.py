@@ -66,7 +66,10 @@ def ksg(
     variant 1: psi(k) + psi(n) - <psi(nx + 1) + psi(ny + 1)>, counts strictly within the k-th neighbour's distance (eq. 8);
     variant 2: psi(k) - 1/k + psi(n) - <psi(nx) + psi(ny)>, counts within its rectangle (eq. 9).
     `metric` holds inside x and inside y; their product always takes the larger of both distances. `jitter` adds normal noise of that
-    share of each column's deviation, which unties equal values. Cannot exceed psi(n) - psi(k); reads low from about 10 columns on.
+    share of each column's deviation, which unties equal values. Without ties it cannot exceed psi(n) - psi(k).
+    Fails: reads low where exp(I) comes near n and from a few columns on (much of the dependence gone at 10); with rounded values it is
+    far too high (variant 1) or too low (variant 2), flagged "ties". Source: Kraskov et al. 2004, eq. 8 and 9.
+    See docs/science/estimators/neighbours.md#ksg.
     The standard error takes the samples' terms as independent, but they share neighbours: at n = 2,000 the true deviation is 1.1 to 1.35
     times as large, and bias is not in it (ask for `uncertainty="subsampling"` where that matters).
     """
@@ -98,6 +101,8 @@ def ksg_lnc(
     The rectangle around the neighbours is compared with the one along their principal axes; where the latter's volume is below
     `alpha` of the former's, the logarithm of the ratio is added. `alpha` defaults to the 0.5 % quantile of that ratio for evenly spread
     neighbours, so that one neighbourhood in 200 is corrected by mistake. Needs k > dx + dy; not for more than a few columns.
+    Fails: takes for dependence what is x's own shape, so that independent variables read high where x (or y) lies near a line or
+    sheet. Source: Gao, Ver Steeg & Galstyan 2015, eq. 15 and algorithm 1. See docs/science/estimators/neighbours.md#ksg-lnc.
     """
     columns = x.shape[-1] + y.shape[-1]
     if k <= columns:
@@ -129,6 +134,8 @@ def ross(
 
     psi(n) + <psi(k)> - <psi(n_y)> - <psi(m + 1)>: m samples of any label lie strictly nearer than the k-th neighbour of the same label.
     Classes with k or fewer samples use all they have; classes of one sample are left out (flagged "dropped").
+    Fails: reads low with only a few samples a class, and where many columns say nothing about the label. Source: Ross 2014, eq. 2.
+    See docs/science/estimators/neighbours.md#ross.
     """
 
     def one(a: Floats, labels: Integers) -> Terms:
@@ -155,6 +162,9 @@ def gao_mixed(x: Tensor, y: Tensor, *, k: int = 5, metric: Metric = "max", gener
     <psi(k_i) + ln n - psi(nx + 1) - psi(ny + 1)>; where the k-th neighbour is at distance 0, k_i and both counts take all samples at
     distance 0, and the plug-in value results. Labels are as far from each other as can be. psi stands where the paper has a logarithm
     of the counts, as in the authors' program: the two agree as counts grow, and psi is the less biased for small ones.
+    Fails: as "ksg" in many columns; reads high where values repeat, but fewer than k times; loses nearly everything where a label has k
+    samples or fewer (use "ross"); an atom inside a density is blurred until n is large. Source: Gao et al. 2017, algorithm 1.
+    See docs/science/estimators/neighbours.md#gao-mixed.
     """
 
     def one(a: Floats, b: Floats) -> Terms:
@@ -178,6 +188,8 @@ def kozachenko_leonenko(
     """Differential entropy in nats of x (..., n, d): psi(n) - psi(k) + ln c_d + d <ln r>, r the distance to the k-th neighbour.
 
     c_d is the volume of the unit ball of the metric. It grows with the unit of x: ln 2 more per column when x is doubled.
+    Fails: reads high from 5 to 10 columns on, and a sum of such entropies does not cancel the errors; refuses repeated values.
+    Source: Kozachenko & Leonenko 1987; Kraskov et al. 2004, eq. 20. See docs/science/estimators/neighbours.md#kl-entropy.
     """
 
     def one(a: Floats) -> Terms:

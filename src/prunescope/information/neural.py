@@ -247,8 +247,9 @@ def _register(name: str, bound: Bound, source: str, summary: str) -> Callable[..
 
     x (..., n, dx), y (..., n, dy) floating or labels (..., n). Trained on 65 % of the samples, stopped by 15 %, evaluated on 20 %: a
     lower bound in expectation. `start="normal"` begins at the normal fit's density ratio and learns what that misses ("zero": nothing);
-    `margins="rank"` replaces columns by normal scores, which changes no information. Reads low where the critic has not learned;
-    scatters by exp(I) / n. Source: {source}. Errors: fewer than {LEAST} samples.
+    `margins="rank"` replaces columns by normal scores, which changes no information. Fails: reads low where the critic has not learned;
+    "mine" and "nwj" scatter by exp(I) / n, "infonce" cannot exceed ln of the evaluation group (at most 1,000), "smile" is no bound and
+    reads high for strong dependence. Source: {source}. See docs/science/estimators/neural.md#{name}. Errors: fewer than {LEAST} samples.
     """
     return estimators(
         name, source=source, x="any", y="any", symmetric=False, batched=True, consistent=False, invariant=("shift", "scale"),

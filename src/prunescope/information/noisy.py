@@ -116,9 +116,10 @@ def noisy(
     """Mutual information (nats) of x + Gaussian noise of variance `noise` with labels y: mean log p(t | y) / p(t) at noisy samples t.
 
     x (n, d), y (n,) int64; p are the mixtures of Gaussians around the samples, integrated by `draws` noise draws a sample, whose
-    standard error is given. Exact for the samples at hand and that noise; for the population it is biased upwards, by a
-    constant^d / sqrt n: with noise far below the samples' distances it is H(Y) whatever the dependence ("saturated").
-    Errors: EstimateError for a variance or a number of draws that is not positive.
+    standard error is given. Exact for the samples at hand and that noise. Fails for the population: biased upwards, by a
+    constant^d / sqrt n; with noise far below the samples' distances it is H(Y) whatever the dependence ("saturated").
+    Source: Goldfeld et al. 2019, eq. 9 to 12 (sample propagation), sec. 5.2 (Monte Carlo integration).
+    See docs/science/estimators/noisy.md#noisy. Errors: EstimateError for a variance or a number of draws that is not positive.
 
     >>> far = torch.tensor([[0.0], [0.0], [9.0], [9.0]])
     >>> round(float(noisy(far, torch.tensor([0, 0, 1, 1])).value) / math.log(2), 9)
