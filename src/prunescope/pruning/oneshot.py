@@ -59,7 +59,7 @@ def prune(
     masks        earlier masks, which stay in force and count towards the sparsity
     data         calibration set of criteria that need one: (inputs, labels), a Split, or batches of such pairs
     loss_fn      (outputs, labels) -> mean loss, for criteria that need gradients; cross-entropy unless given
-    example_inputs   inputs of a forward pass, for granularities that follow the network's graph
+    example_inputs   inputs of a forward pass, for granularities that follow the network's graph; two rows of `data` unless given
     options      options of the criterion, the granularity and the allocation, by name; seed: of what is drawn
 
     Raises PruningError (nothing to prune, NaN scores, a layer emptied) and ConfigError (unknown name, sparsity outside [0, 1]).
@@ -73,7 +73,7 @@ def prune(
     own = split_options(entries, {**entries[1].traits.get("stated", {}), **(options or {})})
     sparsity = _checked_request(sparsity, threshold, table, biases, fixed_sparsity(entries[1], own[1]))
     chosen = {t.name: t for t in targets(model, layers=layers, exclude=exclude, output=output)}
-    groups = groups_of(model, list(chosen.values()), entries[1], own[1], example_inputs)
+    groups = groups_of(model, list(chosen.values()), entries[1], own[1], _examples(example_inputs, data))
     scored = [chosen[name] for name in dict.fromkeys(s.parameter for g in groups for s in g.scored)]
     calibration = Calibration(model, scored, _batches(data), loss_fn, rng.torch_generator(seed, "prune", criterion))
     available = compute(entries[0].needs, calibration)
@@ -111,6 +111,15 @@ def _batches(data: Any) -> list[Any] | None:
     if isinstance(data, tuple) and len(data) == 2 and all(isinstance(d, Tensor) for d in data):
         return [data]
     return list(data)
+
+
+def _examples(example_inputs: Any, data: Any) -> Any:
+    """Inputs to trace the network with: those given, or the first two rows of the calibration set where it can be looked into."""
+    if example_inputs is not None or data is None:
+        return example_inputs
+    first = data.x if isinstance(data, Split) else data[0] if isinstance(data, Sequence) and len(data) else None
+    first = first[0] if isinstance(first, tuple | list) else first  # batches of (inputs, labels)
+    return first[:2] if isinstance(first, Tensor) else first
 
 
 def groups_of(

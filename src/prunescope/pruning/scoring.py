@@ -35,7 +35,11 @@ def scores_of(
     if norm not in NORMS:
         raise ConfigError(f"norm {norm!r}: expected {', '.join(NORMS)}")
     raw = {s.parameter: raw_scores(targets[s.parameter], entry, available, options) for g in groups for s in g.scored}
-    return {g.name: _without_removed(_group_scores(g, raw, targets, entry, norm), g, masks) for g in groups}
+    apart = {g.name: g.members or (g,) for g in groups}
+    return {
+        name: torch.cat([_without_removed(_group_scores(g, raw, targets, entry, norm), g, masks) for g in members])
+        for name, members in apart.items()
+    }
 
 
 def raw_scores(target: Target, entry: Entry, available: Mapping[str, Mapping[str, Any]], options: Mapping[str, Any]) -> Tensor:
