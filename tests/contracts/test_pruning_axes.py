@@ -24,7 +24,8 @@ def networks() -> dict[str, nn.Module]:
     }
 
 
-CASES = list(itertools.product(criteria.names(), granularities.names(), allocations.names(), networks()))
+PLAIN = ("weight", "neuron", "filter")  # test_pruning_granularities.py holds the others to their groups
+CASES = list(itertools.product(criteria.names(), PLAIN, allocations.names(), networks()))
 
 
 def fitting(model: nn.Module, granularity: str) -> list[targets.Target]:
