@@ -23,7 +23,7 @@ from prunescope.registry import estimators
 from prunescope.rng import numpy_generator, torch_generator
 from prunescope.types import EstimateError
 
-HIGH_DIMENSION = 20  # columns of x and y together above which the estimate is flagged: see docs/science/mi_accuracy.md
+RESOLVED = 4  # the ball of k neighbours spans about (k / n)^(1 / columns) of the data in each column: flagged where that is over 1 / 4
 MAX_DIMENSION = 4096  # columns above which it is refused
 
 
@@ -55,7 +55,8 @@ def frenzel_pompe(
 
 @estimators(
     "ksg", source="Kraskov et al. 2004, eq. 8 and 9", x="continuous", y="continuous", symmetric=True, batched=True, consistent=True,
-    invariant=("shift", "scale", "permutation"), quantities=("mi", "cmi"), conditional=frenzel_pompe,
+    invariant=("shift", "scale", "permutation"), quantities=("mi", "cmi"), conditional=frenzel_pompe, interval="extrapolation",
+    coordinates=True,
 )  # fmt: skip
 def ksg(
     x: Tensor, y: Tensor, *, k: int = 3, variant: Literal[1, 2] = 1, metric: Metric = "max", jitter: float = 0.0,
@@ -66,9 +67,10 @@ def ksg(
     variant 1: psi(k) + psi(n) - <psi(nx + 1) + psi(ny + 1)>, counts strictly within the k-th neighbour's distance (eq. 8);
     variant 2: psi(k) - 1/k + psi(n) - <psi(nx) + psi(ny)>, counts within its rectangle (eq. 9).
     `metric` holds inside x and inside y; their product always takes the larger of both distances. `jitter` adds normal noise of that
-    share of each column's deviation, which unties equal values. Cannot exceed psi(n) - psi(k); reads low from about 10 columns on.
-    The standard error takes the samples' terms as independent, but they share neighbours: at n = 2,000 the true deviation is 1.1 to 1.35
-    times as large, and bias is not in it (ask for `uncertainty="subsampling"` where that matters).
+    share of each column's deviation, which unties equal values. Cannot exceed psi(n) - psi(k). Flag "high-dimension": fewer than
+    k * 4^columns samples, so that the neighbours lie further away than a quarter of the data's width; it then reads low.
+    The function's own standard error takes the samples' terms as independent, but they share neighbours: at n = 2,000 the true deviation
+    is 1.1 to 1.35 times as large, and bias is not in it. The interval of the verb has both: `uncertainty.extrapolation`.
     """
 
     def one(a: Floats, b: Floats) -> Terms:
@@ -88,7 +90,7 @@ def ksg(
 
 @estimators(
     "ksg-lnc", source="Gao, Ver Steeg & Galstyan 2015, eq. 15 and algorithm 1", x="continuous", y="continuous", symmetric=True,
-    batched=True, consistent=True, invariant=("shift", "permutation"), quantities=("mi",),
+    batched=True, consistent=True, invariant=("shift", "permutation"), quantities=("mi",), interval="extrapolation", coordinates=True,
 )  # fmt: skip
 def ksg_lnc(
     x: Tensor, y: Tensor, *, k: int = 10, alpha: float | None = None, jitter: float = 0.0, generator: Generator | None = None
@@ -120,7 +122,7 @@ def ksg_lnc(
 
 @estimators(
     "ross", source="Ross 2014, eq. 2", x="continuous", y="discrete", symmetric=False, batched=True, consistent=True,
-    invariant=("shift", "scale", "permutation"), quantities=("mi",),
+    invariant=("shift", "scale", "permutation"), quantities=("mi",), interval="extrapolation", coordinates=True,
 )  # fmt: skip
 def ross(
     x: Tensor, y: Tensor, *, k: int = 3, metric: Metric = "max", jitter: float = 0.0, generator: Generator | None = None
@@ -147,7 +149,7 @@ def ross(
 
 @estimators(
     "gao-mixed", source="Gao et al. 2017, algorithm 1", x="any", y="any", symmetric=True, batched=True, consistent=True,
-    invariant=("shift", "permutation"), quantities=("mi",),
+    invariant=("shift", "permutation"), quantities=("mi",), interval="extrapolation", coordinates=True,
 )  # fmt: skip
 def gao_mixed(x: Tensor, y: Tensor, *, k: int = 5, metric: Metric = "max", generator: Generator | None = None) -> Raw:
     """Mutual information in nats where columns may be continuous, discrete or atoms mixed with a density.
@@ -170,7 +172,7 @@ def gao_mixed(x: Tensor, y: Tensor, *, k: int = 5, metric: Metric = "max", gener
 
 @estimators(
     "kl-entropy", source="Kozachenko & Leonenko 1987; Kraskov et al. 2004, eq. 20", x="continuous", batched=True,
-    consistent=True, invariant=("shift", "permutation"), quantities=("entropy",),
+    consistent=True, invariant=("shift", "permutation"), quantities=("entropy",), interval="extrapolation",
 )  # fmt: skip
 def kozachenko_leonenko(
     x: Tensor, *, k: int = 3, metric: Metric = "euclidean", jitter: float = 0.0, generator: Generator | None = None
@@ -254,7 +256,7 @@ def _estimate(
     terms = np.stack([r.local.mean() for r in results])
     errors = np.stack([r.local.std(ddof=1) / math.sqrt(len(r.local)) for r in results])
     flags = tuple(dict.fromkeys(flag for r in results for flag in r.flags))
-    if sum(i.shape[-1] for i in floating) > HIGH_DIMENSION:
+    if n < k * RESOLVED ** sum(i.shape[-1] for i in floating):
         flags += ("high-dimension",)
     detail: dict[str, Any] = {key: float(np.mean([r.detail[key] for r in results])) for key in results[0].detail}
     if jitter > 0:

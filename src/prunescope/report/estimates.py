@@ -10,8 +10,8 @@ from typing import Any
 import pandas as pd
 
 METRICS = ("mi_input", "mi_label", "entropy")
-# What a record says beside the settings of its estimator; `order` is the layer's number.
-STATED = frozenset(["ceiling", "flags", "order", "resolution", "h_x", "h_y", "log2_n", "input", "why", "uncertainty", "quantity"])
+# What a record says beside the settings of its estimator; `layer_order` is the layer's number.
+STATED = frozenset(["ceiling", "flags", "layer_order", "resolution", "h_x", "h_y", "log2_n", "input", "why", "uncertainty", "quantity"])
 FIRST = ("bins", "width", "noise", "relative", "scale", "k")  # the resolution itself: told wherever an estimator comes more than once
 SETTINGS = (*FIRST, "bound", "range", "metric", "draws", "reduce")
 NOT_SHANNON = {
