@@ -12,9 +12,9 @@ The rule, in order:
    copula but the network finds nothing, the copula's value, flagged "unreliable".
 
 The interval holds the doubt between the methods besides each one's error. Counts and neighbours: `uncertainty.extrapolation`. A copula
-that passes: its value +- 1.96 standard errors, drawn out to the neighbours' value (few columns), or up by what the network may have
-overlooked by chance (many). A copula that fails: from its own lower end to the highest upper end of all methods asked; nothing bounds
-the truth from above there, which the flag says.
+that passes: its value +- 1.96 standard errors, and the neighbours' whole interval (few columns: a test that passes may have lacked the
+samples to see) or, above, what the network may have overlooked by chance (many columns). A copula that fails: from its own lower end to
+the highest upper end of all methods asked; nothing bounds the truth from above there, which the flag says.
 
 The family of copulas and the constants below were chosen with the tasks of `prunescope.data.synthetic` in view: expect it to do less well
 elsewhere than in docs/science/mi_accuracy.md.
@@ -171,7 +171,7 @@ def _few_columns(x: Tensor, y: Tensor) -> Choice:
     fit, columns = _fitted(a, b), x.shape[1] + y.shape[1]
     if fit is not None and fit.mi > near - 2 * error and not _misfit(a, b, fit).rejects and fit.mi < near + 2 * error:
         own = fit.standard_error(a, b)
-        ends = min(fit.mi - Z * own, near), max(fit.mi + Z * own, near)
+        ends = min(fit.mi - Z * own, near - spread.below), max(fit.mi + Z * own, near + spread.above)
         why = f"{columns} columns; the {_family(fit)} copula fits, agrees with neighbours ({near:.3f} nats) and scatters less"
         return Choice(fit.mi, own, "elliptical-copula", why, ends, (), {"ksg": near, "dof": fit.dof})
     half = float(ksg(p[::2], q[::2], k=NEIGHBOURS).value)

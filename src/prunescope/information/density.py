@@ -76,7 +76,7 @@ def _standard(x: Tensor) -> Tensor:
     consistent=True,
     quantities=("mi",),
     interval="extrapolation",
-    rate=lambda columns: 2 / (columns + 4),  # the bias falls with the kernel's width squared
+    rate=lambda columns: 1 / (columns + 4),  # that of the kernel's width: its square holds for smooth densities only
     coordinates=True,
 )
 def kernel_density(x: Tensor, y: Tensor, *, width: Width = "silverman", tile: int = TILE) -> Raw:

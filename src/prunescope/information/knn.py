@@ -17,6 +17,7 @@ import torch
 from scipy.special import gammaln
 from torch import Generator, Tensor
 
+from prunescope.information.discrete import FEW_A_CELL
 from prunescope.information.neighbours import Floats, Integers, Metric, search
 from prunescope.information.raw import Raw
 from prunescope.registry import estimators
@@ -90,7 +91,7 @@ def ksg(
 
 @estimators(
     "ksg-lnc", source="Gao, Ver Steeg & Galstyan 2015, eq. 15 and algorithm 1", x="continuous", y="continuous", symmetric=True,
-    batched=True, consistent=True, invariant=("shift", "permutation"), quantities=("mi",), interval="extrapolation", coordinates=True,
+    batched=True, consistent=False, invariant=("shift", "permutation"), quantities=("mi",), interval="extrapolation", coordinates=True,
 )  # fmt: skip
 def ksg_lnc(
     x: Tensor, y: Tensor, *, k: int = 10, alpha: float | None = None, jitter: float = 0.0, generator: Generator | None = None
@@ -99,7 +100,8 @@ def ksg_lnc(
 
     The rectangle around the neighbours is compared with the one along their principal axes; where the latter's volume is below
     `alpha` of the former's, the logarithm of the ratio is added. `alpha` defaults to the 0.5 % quantile of that ratio for evenly spread
-    neighbours, so that one neighbourhood in 200 is corrected by mistake. Needs k > dx + dy; not for more than a few columns.
+    neighbours, so that one neighbourhood in 200 is corrected by mistake. Needs k > dx + dy; not for more than a few columns. Not
+    consistent: where x alone lies along a curve, its volume is corrected in the joint space only, and the value grows with n.
     """
     columns = x.shape[-1] + y.shape[-1]
     if k <= columns:
@@ -165,7 +167,9 @@ def gao_mixed(x: Tensor, y: Tensor, *, k: int = 5, metric: Metric = "max", gener
         psi, counts = digamma(n + 1), found.counts
         at_zero = found.radius[:, -1] == 0
         inside = np.where(at_zero, counts[:, 2] + 1, k)
-        return Terms(psi[inside] + math.log(n) - psi[counts[:, :2] + 1].sum(axis=1), detail={"atoms": float(at_zero.mean())})
+        atoms = (1 / (counts[at_zero, 2] + 1)).sum()  # how many different ones
+        flags = ("undersampled",) if FEW_A_CELL * atoms > at_zero.sum() else ()
+        return Terms(psi[inside] + math.log(n) - psi[counts[:, :2] + 1].sum(axis=1), flags, {"atoms": float(at_zero.mean())})
 
     return _estimate("gao-mixed", one, [x, y], k=k, far_labels=True)
 
