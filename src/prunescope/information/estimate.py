@@ -14,7 +14,7 @@ from torch import Tensor
 
 from prunescope.information.raw import Raw
 from prunescope.information.samples import Columns, columns, pair
-from prunescope.information.uncertainty import METHODS, Spread, extrapolation, extrapolation_or_own
+from prunescope.information.uncertainty import LEAST_PART, METHODS, Spread, extrapolation, extrapolation_or_own
 from prunescope.registry import Entry, estimators, unknown
 from prunescope.rng import torch_generator
 from prunescope.types import LN2, ConfigError, Estimate, EstimateError, Unit
@@ -250,7 +250,8 @@ def _report(
         interval = value - 1.96 * stderr, value + 1.96 * stderr
         stated["uncertainty"] = "the estimator's own standard error, 95 % normal interval"
     ceiling = capacity(raw, parts)
-    found = (*flags, *raw.flags, *(() if spread is None else spread.flags), *ceiling_flags(value, ceiling, interval))
+    few = ("few-samples",) if parts[0].n < LEAST_PART else ()
+    found = (*flags, *raw.flags, *few, *(() if spread is None else spread.flags), *ceiling_flags(value, ceiling, interval))
     estimate = Estimate(
         value, "nats", parts[0].n, job.entry.name, stated, stderr, interval, ceiling, tuple(dict.fromkeys(found)),
     )  # fmt: skip
