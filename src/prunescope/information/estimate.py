@@ -244,7 +244,8 @@ def _report(
     if spread is not None:
         stderr, interval, stated = spread.stderr, (value - spread.below, value + spread.above), {**stated, **spread.stated}
     elif raw.interval is not None and job.uncertainty is not None:
-        interval = float(raw.interval[0]), float(raw.interval[1])
+        ends = float(raw.interval[0]), float(raw.interval[1])
+        interval = ends if all(map(math.isfinite, ends)) else None
         stated.setdefault("uncertainty", "the estimator's own 95 % interval")
     elif stderr is not None and job.uncertainty is not None:
         interval = value - 1.96 * stderr, value + 1.96 * stderr

@@ -158,8 +158,10 @@ def gao_mixed(x: Tensor, y: Tensor, *, k: int = 5, metric: Metric = "max", gener
 
     <psi(k_i) + ln n - psi(nx + 1) - psi(ny + 1)>; where the k-th neighbour is at distance 0, k_i and both counts take all samples at
     distance 0, and the plug-in value results. Labels are as far from each other as can be. psi stands where the paper has a logarithm
-    of the counts, as in the authors' program: the two agree as counts grow, and psi is the less biased for small ones.
+    of the counts, as in the authors' program: the two agree as counts grow, and psi is the less biased for small ones. Flag
+    "undersampled": mostly atoms, and fewer than 5 samples for each of them.
     """
+    labelled = not (x.is_floating_point() or y.is_floating_point())
 
     def one(a: Floats, b: Floats) -> Terms:
         n = len(a)
@@ -167,8 +169,9 @@ def gao_mixed(x: Tensor, y: Tensor, *, k: int = 5, metric: Metric = "max", gener
         psi, counts = digamma(n + 1), found.counts
         at_zero = found.radius[:, -1] == 0
         inside = np.where(at_zero, counts[:, 2] + 1, k)
-        atoms = (1 / (counts[at_zero, 2] + 1)).sum()  # how many different ones
-        flags = ("undersampled",) if FEW_A_CELL * atoms > at_zero.sum() else ()
+        flags: tuple[str, ...] = ()
+        if labelled or at_zero.mean() > 0.5:
+            flags = ("undersampled",) if FEW_A_CELL * len(np.unique(np.concatenate([a, b], axis=1), axis=0)) > n else ()
         return Terms(psi[inside] + math.log(n) - psi[counts[:, :2] + 1].sum(axis=1), flags, {"atoms": float(at_zero.mean())})
 
     return _estimate("gao-mixed", one, [x, y], k=k, far_labels=True)

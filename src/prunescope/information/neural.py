@@ -231,7 +231,10 @@ def _one(
     group = float(len(held) // groups(critic.shape, len(held)))
     detail = {"checks": float(len(curve)), "before_training": curve[0], "stopping_value": max(curve), "group": group}
     detail["training_value"] = float(seen)
-    return value, errors[0], value - 1.96 * errors[0], torch.maximum(value + 1.96 * errors[0], seen + 1.96 * errors[1]), detail, flags
+    low, high = value - 1.96 * errors[0], torch.maximum(value + 1.96 * errors[0], seen + 1.96 * errors[1])
+    if high == low:  # a critic that is the same everywhere: its bound of 0 holds, and says nothing of what is above
+        low, high = (torch.full_like(value, math.nan) for _ in range(2))
+    return value, errors[0], low, high, detail, flags
 
 
 def _register(name: str, bound: Bound, source: str, summary: str) -> Callable[..., Raw]:
