@@ -28,6 +28,7 @@ COUNTS = ("plugin", "miller-madow", "shrinkage", "chao-shen", "nsb")
 NAMES = (*NEIGHBOURS, "ksg-lnc", "kernel-density", *COUNTS, "auto")
 FEW = 4  # columns of x and y together; `auto` takes 3, beyond which it trains a network
 CAPPED = {"kernel-density": 4, "ksg-lnc": 10}  # seeds of those that take seconds, or claim nothing
+LEAST = 10  # unflagged intervals of a task from which its own coverage is told
 SEEN, HELD_OUT = "seen", "held-out"
 
 
@@ -66,7 +67,8 @@ def summary(frame: pd.DataFrame) -> list[str]:
     for (name, n, group), part in frame.groupby(["estimator", "n", "group"], sort=False):
         plain = part[part["plain"]]
         own = (part["error"].abs() <= 1.96 * part["stderr"]).mean()
-        worst = plain.groupby("task")["covered"].mean().sort_values()
+        often = plain[plain.groupby("task")["covered"].transform("size") >= LEAST]
+        worst = often.groupby("task")["covered"].mean().sort_values()
         row = [
             name, f"{n:,}", group, str(part["task"].nunique()), f"{len(part):,}", f"{own:.1%}", f"{part['covered'].mean():.1%}",
             f"{len(plain) / len(part):.0%}", f"{plain['covered'].mean():.1%}" if len(plain) else "none",
@@ -83,7 +85,7 @@ Tasks of at most four columns (`auto`: three, beyond which it trains a network a
 The intervals are those that the estimates report by default (`uncertainty="auto"`), nominally 95 %. **Symmetric** is what the value
 +- 1.96 reported standard errors would cover. **Unflagged** is the share of estimates without any flag, **cover, unflagged** the
 coverage among them: the others say that they cannot be relied on. **Width** is the median of high - low, nats. **Least** is the task
-that is covered least often among unflagged estimates.
+that is covered least often among those with at least 10 unflagged estimates.
 
 `held-out` are tasks that were written down before any estimator was run on them (`prunescope.data.synthetic.heldout`), `seen` the others.
 

@@ -25,6 +25,7 @@ from prunescope.rng import numpy_generator, torch_generator
 from prunescope.types import EstimateError
 
 RESOLVED = 4  # the ball of k neighbours spans about (k / n)^(1 / columns) of the data in each column: flagged where that is over 1 / 4
+SEEN = 0.95  # share of labelled samples that must have k others in their cell
 MAX_DIMENSION = 4096  # columns above which it is refused
 
 
@@ -159,7 +160,8 @@ def gao_mixed(x: Tensor, y: Tensor, *, k: int = 5, metric: Metric = "max", gener
     <psi(k_i) + ln n - psi(nx + 1) - psi(ny + 1)>; where the k-th neighbour is at distance 0, k_i and both counts take all samples at
     distance 0, and the plug-in value results. Labels are as far from each other as can be. psi stands where the paper has a logarithm
     of the counts, as in the authors' program: the two agree as counts grow, and psi is the less biased for small ones. Flag
-    "undersampled": mostly atoms, and fewer than 5 samples for each of them.
+    "undersampled": mostly atoms, and fewer than 5 samples for each; or labels of which 5 % lie in cells of k samples or fewer, which
+    are then taken for a density.
     """
     labelled = not (x.is_floating_point() or y.is_floating_point())
 
@@ -171,7 +173,8 @@ def gao_mixed(x: Tensor, y: Tensor, *, k: int = 5, metric: Metric = "max", gener
         inside = np.where(at_zero, counts[:, 2] + 1, k)
         flags: tuple[str, ...] = ()
         if labelled or at_zero.mean() > 0.5:
-            flags = ("undersampled",) if FEW_A_CELL * len(np.unique(np.concatenate([a, b], axis=1), axis=0)) > n else ()
+            cells = len(np.unique(np.concatenate([a, b], axis=1), axis=0))
+            flags = ("undersampled",) if FEW_A_CELL * cells > n or (labelled and at_zero.mean() < SEEN) else ()
         return Terms(psi[inside] + math.log(n) - psi[counts[:, :2] + 1].sum(axis=1), flags, {"atoms": float(at_zero.mean())})
 
     return _estimate("gao-mixed", one, [x, y], k=k, far_labels=True)
