@@ -75,6 +75,9 @@ def _standard(x: Tensor) -> Tensor:
     batched=True,
     consistent=True,
     quantities=("mi",),
+    interval="extrapolation",
+    rate=lambda columns: 1 / (columns + 4),  # that of the kernel's width: its square holds for smooth densities only
+    coordinates=True,
 )
 def kernel_density(x: Tensor, y: Tensor, *, width: Width = "silverman", tile: int = TILE) -> Raw:
     """Mutual information (nats), mean over the samples of log p(x, y) / p(x) p(y) with leave-one-out Gaussian product kernels.

@@ -16,6 +16,7 @@ from prunescope.information.raw import Raw
 from prunescope.registry import estimators
 from prunescope.types import EstimateError
 
+FEW_A_CELL = 5  # samples a seen cell below which counts are flagged
 Correction = Literal["none", "miller-madow", "shrinkage", "chao-shen", "nsb"]
 
 
@@ -122,7 +123,13 @@ def groups_mi(x: Groups, y: Groups, correction: Correction = "none", shape: tupl
         marginal = groups_entropy(x, correction) + groups_entropy(y, correction)
         value = marginal - groups_entropy(both, correction, cells)
     stderr = _plugin_stderr(x, y, both)
-    return Raw(_shaped(value, shape), _shaped(stderr, shape), detail={} if correction == "none" else {"correction": correction})
+    detail = {} if correction == "none" else {"correction": correction}
+    return Raw(_shaped(value, shape), _shaped(stderr, shape), None, undersampled(both), detail)
+
+
+def undersampled(groups: Groups) -> tuple[str, ...]:
+    """The flag "undersampled" where any batch has fewer than 5 samples a cell that was seen: series in 1 / n then say little."""
+    return ("undersampled",) if bool((FEW_A_CELL * groups.sizes > groups.n).any()) else ()
 
 
 def groups_conditional_mi(x: Groups, y: Groups, z: Groups, correction: Correction, shape: tuple[int, ...]) -> Raw:
@@ -221,7 +228,7 @@ def _discrete(name: str, correction: Correction, source: str, *, consistent: boo
     entropy, conditional = _corrected(correction)
     return estimators(
         name, source=source, x="discrete", y="discrete", symmetric=True, invariant=("relabel", "permutation"), batched=True,
-        consistent=consistent, quantities=("mi", "entropy", "cmi"), entropy=entropy, conditional=conditional,
+        consistent=consistent, quantities=("mi", "entropy", "cmi"), entropy=entropy, conditional=conditional, interval="extrapolation",
     )  # fmt: skip
 
 

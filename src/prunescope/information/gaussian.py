@@ -12,6 +12,7 @@ from scipy.special import ndtri
 from scipy.stats import chi2
 from torch import Tensor
 
+from prunescope.information.misfit import not_normal
 from prunescope.information.partition import Floats
 from prunescope.information.raw import Raw
 from prunescope.registry import estimators
@@ -116,6 +117,20 @@ def _entropy(x: Tensor, *, correct: bool = True) -> Raw:
     return Raw(torch.tensor(values, dtype=torch.float64).reshape(x.shape[:-2]), ceiling=math.inf)
 
 
+def copula_fits(x: Tensor, y: Tensor) -> tuple[str, ...]:
+    """The flag "not-gaussian" where the normal copula surely does not fit x (n, dx) and y (n, dy); labels are not tested."""
+    return ("not-gaussian",) if y.is_floating_point() and not_normal(x, y) else ()
+
+
+def moments_fit(x: Tensor, y: Tensor) -> tuple[str, ...]:
+    """The same, and where the columns' shapes alone move the value (nats) by more than twice its standard error: ranks tell."""
+    if not y.is_floating_point():
+        return ()
+    plain, ranked = _gaussian(x, y, True), _gaussian(normal_scores(x), normal_scores(y), True)
+    error = float(plain.stderr) if plain.stderr is not None else math.inf
+    return ("not-gaussian",) if abs(float(plain.value - ranked.value)) > 2 * error else copula_fits(x, y)
+
+
 @estimators(
     "gaussian",
     source="Cover & Thomas 2006, eq. 8.56 (log det); bias Misra, Singh & Demchuk 2005, eq. 1.3",
@@ -128,6 +143,7 @@ def _entropy(x: Tensor, *, correct: bool = True) -> Raw:
     quantities=("mi", "entropy", "cmi"),
     entropy=_entropy,
     conditional=_conditional,
+    check=moments_fit,
 )
 def gaussian(x: Tensor, y: Tensor, *, correct: bool = True) -> Raw:
     """Mutual information (nats) of jointly Gaussian variables with these covariances, -0.5 sum log(1 - rho^2) over canonical pairs.
@@ -188,6 +204,7 @@ def _copula_conditional(x: Tensor, y: Tensor, z: Tensor, *, correct: bool = True
     consistent=False,
     quantities=("mi", "cmi"),
     conditional=_copula_conditional,
+    check=copula_fits,
 )
 def gaussian_copula(x: Tensor, y: Tensor, *, correct: bool = True) -> Raw:
     """Mutual information (nats) of a Gaussian copula: every column becomes normal scores of its ranks, then as "gaussian".
@@ -221,6 +238,7 @@ def _significant(rho: Tensor, n: int, dx: int, dy: int, level: float) -> Tensor:
     batched=True,
     consistent=False,
     quantities=("mi",),
+    check=moments_fit,
 )
 def cca(x: Tensor, y: Tensor, *, level: float = 0.05) -> Raw:
     """Mutual information (nats) of the canonical pairs that are significant at `level`, -0.5 sum log(1 - rho^2).

@@ -201,15 +201,18 @@ def _neural(name: str, bound: Bound, x: Tensor, y: Tensor, training: Training, m
     batch = x.shape[:-2] if x.is_floating_point() else x.shape[:-1]
     flat = [v.reshape(-1, *v.shape[len(batch) :]) for v in (x, y)]
     results = [_one(name, bound, prepared(a, margins), prepared(b, margins), training, draw) for a, b in zip(*flat, strict=True)]
-    value, error = torch.stack([r[0] for r in results]).reshape(batch), torch.stack([r[1] for r in results]).reshape(batch)
-    detail = {key: float(sum(r[2][key] for r in results) / len(results)) for key in results[0][2]}
-    ceiling = math.log(results[0][2]["group"]) if bound == "infonce" else None
-    return Raw(value, error, ceiling, detail=detail)
+    value, error, low, high = (torch.stack(numbers).reshape(batch) for numbers in list(zip(*results, strict=True))[:4])
+    detail = {key: float(sum(r[4][key] for r in results) / len(results)) for key in results[0][4]}
+    ceiling = math.log(results[0][4]["group"]) if bound == "infonce" else None
+    text = "from the held-out value to that on the training samples, 1.96 standard errors to either side"
+    flags = tuple(dict.fromkeys(flag for r in results for flag in r[5]))
+    return Raw(value, error, ceiling, flags, detail | {"uncertainty": text}, (low, high))
 
 
 def _one(
     name: str, bound: Bound, x: Tensor, y: Tensor, training: Training, generator: Generator
-) -> tuple[Tensor, Tensor, dict[str, float]]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor, dict[str, float], tuple[str, ...]]:
+    """Value, standard error and both ends of the interval in nats, details and flags of one bound on one sample."""
     n = len(x)
     if n < LEAST:
         raise EstimateError(f"{name}: {n} samples are too few to train on one part and evaluate on another: expected at least {LEAST}")
@@ -221,9 +224,17 @@ def _one(
     critic = Critic(x.shape[1], y.shape[1], shape=training.critic, hidden=training.hidden, start=start, generator=generator)
     curve = train(critic, x, y, rows, stop, objective=bound, training=training, generator=generator)
     value, terms = evaluate(critic, x[held], y[held], bound)
+    seen, seen_terms = evaluate(critic, x[rows], y[rows], bound)  # reads high by as much as the critic has learned by heart
+    errors = standard_error(terms), standard_error(seen_terms)
+    gap = float(seen - value) > 2 * float(torch.hypot(*errors))
+    flags = ("overfit",) * gap + ("untrained",) * (curve.index(max(curve)) == 0)
     group = float(len(held) // groups(critic.shape, len(held)))
     detail = {"checks": float(len(curve)), "before_training": curve[0], "stopping_value": max(curve), "group": group}
-    return value, standard_error(terms), detail
+    detail["training_value"] = float(seen)
+    low, high = value - 1.96 * errors[0], torch.maximum(value + 1.96 * errors[0], seen + 1.96 * errors[1])
+    if high == low:  # a critic that is the same everywhere: its bound of 0 holds, and says nothing of what is above
+        low, high = (torch.full_like(value, math.nan) for _ in range(2))
+    return value, errors[0], low, high, detail, flags
 
 
 def _register(name: str, bound: Bound, source: str, summary: str) -> Callable[..., Raw]:
@@ -247,7 +258,10 @@ def _register(name: str, bound: Bound, source: str, summary: str) -> Callable[..
 
     x (..., n, dx), y (..., n, dy) floating or labels (..., n). Trained on 65 % of the samples, stopped by 15 %, evaluated on 20 %: a
     lower bound in expectation. `start="normal"` begins at the normal fit's density ratio and learns what that misses ("zero": nothing);
-    `margins="rank"` replaces columns by normal scores, which changes no information. Fails: reads low where the critic has not learned;
+    `margins="rank"` replaces columns by normal scores, which changes no information. Interval: from the held-out value up to that on the
+    training samples, which reads high, with 1.96 standard errors; no bound holds above it. Flags: "overfit" (the two differ by more than
+    2 standard errors: more samples would raise the value), "untrained" (no step beat the start).
+    Fails: reads low where the critic has not learned;
     "mine" and "nwj" scatter by exp(I) / n, "infonce" cannot exceed ln of the evaluation group (at most 1,000), "smile" is no bound and
     reads high for strong dependence. Source: {source}. See docs/science/estimators/neural.md#{name}. Errors: fewer than {LEAST} samples.
     """

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from prunescope.information.discrete import label_entropy
+from prunescope.information.gaussian import normal_scores
 from prunescope.information.partition import row_symbols, symbols
 from prunescope.types import EstimateError
 
@@ -47,6 +48,12 @@ class Columns:
     def take(self, rows: Tensor) -> Columns:
         """The samples `rows` of an unbatched variable."""
         return replace(self, values=self.values[rows])
+
+    def on_normal_scores(self) -> Columns:
+        """Numbers of an unbatched variable as normal quantiles of their ranks, column by column; labels as they are."""
+        if self.kind == "discrete":
+            return self
+        return replace(self, values=normal_scores(self.values).to(self.values.device))
 
     def at(self, index: tuple[int, ...]) -> Columns:
         """One element of the batch, checked on its own, or the variable itself where it has no batch."""
