@@ -22,7 +22,7 @@ from prunescope.information.tiles import Exact, Floats, Integers, MatrixProducts
 Rule = Literal["inside", "box", "closed"]
 
 EDGE = 1e-10  # relative: a sample AT the radius is told from one inside it although both distances are rounded
-TILE = 640_000  # pairs in a tile: three tiles stay in a shared cache of 8 MB
+TILE = 320_000  # pairs in a tile of weight 1: what is written of it is read again from a cache of a few MB
 TREE_DIMENSIONS = 4  # beyond it the tiles are faster at N = 10,000
 SPARE = 6  # candidates beyond k that are re-checked in float64
 
@@ -175,8 +175,8 @@ def _by_tiles(
 ) -> Search:
     task = _Task(blocks, k, metric, counted, rule, labels)
     n = len(blocks[0])
-    height = max(1, TILE // n)
     tiles = task.fast()
+    height = max(1, int(TILE * max(tile.weight for tile in tiles)) // n)
     work = Work(tiles, min(height, n), n)
     parts: list[Search] = []
     start = 0

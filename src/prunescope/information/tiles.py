@@ -19,7 +19,7 @@ Metric = Literal["max", "euclidean"]
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
-STRIDE = 50  # members of a group whose smallest entry stands for it in the search
+STRIDE = 32  # members of a group whose smallest entry stands for it in the search
 CACHED = 160_000  # whole numbers that a pass over a column keeps in a cache of 512 KB, twice
 
 
@@ -27,6 +27,7 @@ class Tiles(Protocol):
     """Distances of some rows to all samples in one block, in units of its own that rise with the distance."""
 
     kind: type[np.generic]
+    weight: float  # how much larger than usual its tiles should be
 
     def tile(self, rows: Integers, out: NDArray[Any]) -> None:
         """Writes approximate distances (len(rows), n)."""
@@ -49,6 +50,7 @@ class MatrixProducts:
         self.norm, self.scale = np.sqrt(squares[:, 0]), scale
         # rounding of the inputs and of a sum of d + 2 products, whose errors add up like a random walk (8 deviations allowed)
         self.unit = 2.0**-24 * (8 + 8 * math.sqrt(columns.shape[1]))
+        self.weight = min(4.0, max(1.0, columns.shape[1] / 16))  # every product packs all samples anew: few high tiles for wide columns
 
     def tile(self, rows: Integers, out: NDArray[Any]) -> None:
         torch.mm(self.left[torch.from_numpy(rows)], self.right, out=torch.from_numpy(out))
@@ -63,7 +65,7 @@ class MatrixProducts:
 class WholeNumbers:
     """Maximum-norm distances of columns rounded to 15-bit whole numbers: twice as many fit a vector register as float32."""
 
-    kind = np.int16
+    kind, weight = np.int16, 4.0
 
     def __init__(self, columns: Floats, scale: float) -> None:
         self.columns, self.scale = np.ascontiguousarray(np.rint(columns.T / scale).astype(np.int16)), scale
@@ -94,7 +96,7 @@ class WholeNumbers:
 class Exact:
     """Float64 distances, for data on which the fast tiles settle too little (heavy tails, blocks of very different scale)."""
 
-    kind = np.float64
+    kind, weight = np.float64, 1.0
 
     def __init__(self, columns: Floats, metric: Metric) -> None:
         self.columns, self.metric = columns, {"max": "chebyshev", "euclidean": "euclidean"}[metric]
