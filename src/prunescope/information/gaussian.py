@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from scipy.special import ndtri
 from scipy.stats import chi2
 from torch import Tensor
 
 from prunescope.information.misfit import not_normal
-from prunescope.information.partition import Floats
+from prunescope.information.ranks import normal_scores, score_rows
 from prunescope.information.raw import Raw
 from prunescope.registry import estimators
 from prunescope.types import EstimateError
@@ -40,9 +36,22 @@ def _whitening(r: Tensor) -> tuple[Tensor, Tensor]:
 def canonical_correlations(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Canonical correlations (unitless) of x (..., n, dx) and y (..., n, dy), largest first, and both ranks. Hotelling 1936."""
     a, b = _centred(x), _centred(y)
-    (wa, ra), (wb, rb) = _whitening(a.mT @ a), _whitening(b.mT @ b)
-    rho = torch.linalg.svdvals(wa.mT @ (a.mT @ b) @ wb).clamp_max(1.0)
+    return _canonical(a.mT @ a, b.mT @ b, a.mT @ b)
+
+
+def _canonical(rx: Tensor, ry: Tensor, cross: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    (wa, ra), (wb, rb) = _whitening(rx), _whitening(ry)
+    rho = torch.linalg.svdvals(wa.mT @ cross @ wb).clamp_max(1.0)
     return rho, ra, rb
+
+
+def _of_scores(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """As `canonical_correlations`, of the normal scores: their mean is 0, so that one product of the scores with themselves holds all."""
+    z, dx = score_rows([x, y]), x.shape[-1]
+    products = torch.from_numpy(z @ z.swapaxes(-1, -2))  # numpy forms only half of an array's product with itself
+    lengths = products.diagonal(dim1=-2, dim2=-1).clamp_min(torch.finfo(torch.float64).tiny).sqrt()
+    r = products / (lengths[..., :, None] * lengths[..., None, :])
+    return _canonical(r[..., :dx, :dx], r[..., dx:, dx:], r[..., :dx, dx:])
 
 
 def _pairs_information(rho: Tensor) -> Tensor:
@@ -65,10 +74,11 @@ def _need(n: int, d: int, what: str = "samples") -> None:
         raise EstimateError(f"covariance of {d} columns: expected at least {d + 2} {what}, got {n}; reduce the columns first (pca)")
 
 
-def _gaussian(x: Tensor, y: Tensor, correct: bool) -> Raw:
+def _gaussian(x: Tensor, y: Tensor, correct: bool, *, scores: bool = False) -> Raw:
+    """From the canonical correlations of the columns, or of their normal scores."""
     n = x.shape[-2]
     _need(n, x.shape[-1] + y.shape[-1])
-    rho, ranks_x, ranks_y = canonical_correlations(x, y)
+    rho, ranks_x, ranks_y = (_of_scores if scores else canonical_correlations)(x, y)
     value = _pairs_information(rho).sum(-1).cpu()
     if correct:
         value = value - _bias(n, ranks_x, ranks_y)
@@ -161,33 +171,6 @@ def gaussian(x: Tensor, y: Tensor, *, correct: bool = True) -> Raw:
     return _gaussian(x, y, correct) if y.is_floating_point() else _labelled(x, y, correct)
 
 
-def normal_scores(x: Tensor) -> Tensor:
-    """Columns of x (..., n, d) mapped to normal quantiles (standard deviations) of rank / (n + 1), float64; ties share their mean.
-
-    >>> [round(v, 9) for v in normal_scores(torch.tensor([[5.0], [1.0], [3.0]])).flatten().tolist()]
-    [0.67448975, -0.67448975, 0.0]
-    """
-    columns = np.ascontiguousarray(x.detach().cpu().numpy().swapaxes(-1, -2))
-    n = columns.shape[-1]
-    table = ndtri(np.arange(1, n + 1) / (n + 1))
-    out = np.empty(columns.shape)
-    for column, scores in zip(columns.reshape(-1, n), out.reshape(-1, n), strict=True):
-        order = np.argsort(column)
-        scores[order] = _shared(column[order], table)
-    return torch.from_numpy(out.swapaxes(-1, -2))
-
-
-def _shared(ranked: NDArray[Any], table: Floats) -> Floats:
-    """The table, equal values of the sorted column sharing the mean of their places."""
-    new = np.ones(len(ranked), dtype=bool)
-    np.not_equal(ranked[1:], ranked[:-1], out=new[1:])
-    if new.all():
-        return table
-    runs = np.cumsum(new) - 1
-    shared: Floats = (np.bincount(runs, table) / np.bincount(runs))[runs]
-    return shared
-
-
 def _copula_conditional(x: Tensor, y: Tensor, z: Tensor, *, correct: bool = True) -> Raw:
     """Conditional mutual information (nats) of the Gaussian copula. Ince et al. 2017, eq. 17."""
     return _conditional(normal_scores(x), normal_scores(y), normal_scores(z), correct=correct)
@@ -216,7 +199,7 @@ def gaussian_copula(x: Tensor, y: Tensor, *, correct: bool = True) -> Raw:
     """
     if not y.is_floating_point():
         return _labelled(normal_scores(x), y, correct)
-    return _gaussian(normal_scores(x), normal_scores(y), correct)
+    return _gaussian(x, y, correct, scores=True)
 
 
 def _significant(rho: Tensor, n: int, dx: int, dy: int, level: float) -> Tensor:
