@@ -10,6 +10,12 @@ from prunescope.experiments import presets
 from prunescope.experiments.sweep import trials
 from prunescope.types import ConfigError
 
+FROZEN = {
+    "w": ("d52c14091deee79f", "06573b362949ddf5"),
+    "n": ("f5a52e7861544547", "06573b362949ddf5"),
+    "r": ("5c706884e2e7e0de", "4b0892bb581986ed"),
+}
+
 
 def expand(tables):
     return trials(experiment_config(tables), tables)
@@ -58,6 +64,18 @@ def test_overrides_nest_under_their_own_key_and_leave_the_source_alone():
         ({"baseline": "x", "variant": [{"name": "y"}]}, "unknown variant 'x'"),
         ({"variant": [{"name": "y"}, {"name": "y"}]}, "y stands more than once"),
         ({"prune": {"biases": "no"}}, "prune.biases"),
+        ({"prune": {"begin": 0.8}}, "begin = 0.8 and end = 0.75: expected begin below end"),
+        ({"prune": {"every": 0}}, "prune.every"),
+        ({"prune": {"soft": True}}, 'soft = true goes with when = "during", not with "trained"'),
+        ({"prune": {"when": "dynamic", "granularity": "neuron"}}, "exchanges single weights"),
+        ({"prune": {"when": "rewind", "rewind": 10}}, "prune.rewind = 10: expected 0 or an epoch of the training between 0 and 10"),
+        ({"prune": {"tickets": "reinitialised"}}, "is a control of when"),
+        ({"prune": {"when": "rewind", "tickets": "random-mask", "granularity": "neuron"}}, "draws single weights"),
+        ({"training": {"from_epoch": 11}}, "from_epoch 11 lies beyond epochs = 10"),
+        ({"prune": {"when": "rewind", "rewind": -1}}, "prune.rewind"),
+        ({"prune": {"when": "rewind", "rewind": "lr"}}, "prune.rewind"),
+        ({"prune": {"when": "rewind"}, "finetune": {"epochs": 2}}, "leave finetune.epochs at 0, got 2"),
+        ({"prune": {"when": "rewind", "rate": 0.2, "schedule": "linear"}}, "set one of them"),
     ],
 )
 def test_faults_are_named(tables, words):
@@ -86,6 +104,8 @@ def test_all_faults_come_at_once():
         ({"variant": [{"name": "a", "sparsity": []}]}, "list of sparsity levels is empty"),
         ({"prune": {"threshold": 0.1, "table": {"fc1": 0.5}}}, "expected one of them"),
         ({"prune": {"when": "iterative", "threshold": 0.1}}, "goes by sparsity"),
+        ({"prune": {"when": "dynamic", "table": {"fc1": 0.5}}}, "dynamic pruning goes by sparsity"),
+        ({"prune": {"when": "during", "schedule": "cubical"}}, "did you mean 'cubic'"),
     ],
 )
 def test_names_and_combinations_are_checked_before_anything_runs(tables, words):
@@ -119,6 +139,54 @@ def test_frozen_hash():
     assert value_hash({"a": [1, 2.5, "x", None, True]}) == "781726d78a18d28b"
 
 
+def test_hashes_of_trials_stay_what_they_were():
+    """A run folder finds its finished trials by these. A key that is added changes none of them as long as it has its default."""
+    tables = {
+        "seeds": 1, "sparsity": [0.5], "data": {"name": "digits", "flatten": True}, "model": {"name": "mlp", "widths": [8]},
+        "variant": [
+            {"name": "w"},
+            {"name": "n", "prune": {"granularity": "neuron"}, "finetune": {"epochs": 2}},
+            {"name": "r", "prune": {"when": "rewind", "rewind": 2}},
+        ],
+    }  # fmt: skip
+    assert {t.variant: (t.hash, t.dense_hash) for t in expand(tables)} == FROZEN
+
+
+DEFAULT_SETTINGS = {
+    "data": "digits None None None 0.1 None unit None False True shared 0",
+    "model": "mlp",
+    "training": "10 64 False cross-entropy sgd 0.1 0.0 False 0.0 constant [] 0.1",
+    "finetune": "0 True None None None None constant []",
+    "prune": "trained magnitude weight uniform l2 None None None [] False with-unit 5 False {}",
+    "measure": "all 100 50 False False",
+}
+OLD_KEYS = {
+    "data": "name classes train_size test_size validation test scale pca flatten stratify split split_seed",
+    "model": "name",
+    "training": "epochs batch_size drop_last loss optimizer lr momentum nesterov weight_decay schedule milestones gamma",
+    "finetune": "epochs hold_masks lr optimizer momentum weight_decay schedule milestones",
+    "prune": "when criterion granularity allocation norm threshold table layers exclude output biases rounds allow_empty options",
+    "measure": "epochs points histogram_bins gradients latency",
+}
+
+
+@pytest.mark.parametrize("section", DEFAULT_SETTINGS)
+def test_a_default_that_changes_needs_another_number(section):
+    """Hashes leave defaults out: another value for a default would take the results of the old one for its own."""
+    values = config.TrialConfig().model_dump()[section]
+    assert " ".join(str(values[k]) for k in OLD_KEYS[section].split()) == DEFAULT_SETTINGS[section], "raise config.DEFAULTS, then this test"
+    assert config.DEFAULTS == 1
+
+
+def test_settings_at_their_defaults_are_stored_but_not_hashed():
+    trial = expand({"seeds": 1, "prune": {"calibration": 512, "rounds": 5}})[0]
+    assert trial.hash == expand({"seeds": 1})[0].hash
+    assert trial.hash != expand({"seeds": 1, "prune": {"calibration": 100}})[0].hash
+    assert trial.values["prune"]["calibration"] == 512
+    assert trial.values["training"]["epochs"] == 10
+    assert trial.values["measure"]["plane"]["input_bins"] == 30
+
+
 def test_trials_with_the_same_training_share_their_dense_phase():
     tables = {"sparsity": [0.5, 0.9], "seeds": 1, "variant": [
         {"name": "w"},
@@ -134,6 +202,9 @@ def test_merge_replaces_lists_and_merges_tables():
     assert merge({"a": {"b": 1, "c": [1]}}, {"a": {"c": [2]}, "d": 3}) == {"a": {"b": 1, "c": [2]}, "d": 3}
 
 
+STUDIES = ("pruning-information", "magnitude", "information-plane", "large-mlp", "weight-vs-neuron", "tishby", "saxe")
+
+
 @pytest.mark.parametrize("name", presets.names())
 def test_presets_are_valid_and_say_what_they_ask(name):
     tables, _ = presets.tables(name)
@@ -143,7 +214,7 @@ def test_presets_are_valid_and_say_what_they_ask(name):
     assert experiment.question.endswith("?")
     assert trials(experiment, tables)
     assert bool(experiment.faults) == name.endswith("-as-published"), "faults are what the as-published twins name"
-    if not name.endswith("-as-published") and name not in ("quickstart", "estimators"):
+    if name in STUDIES:
         assert f"{name}-as-published" in presets.names()
 
 

@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "prune": "prunescope.pruning",
     "Masks": "prunescope.pruning",
+    "Pruner": "prunescope.pruning",
     "InformationPlane": "prunescope.measures.flow",
     "mutual_information": "prunescope.information",
     "entropy": "prunescope.information",
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from prunescope.information import entropy, mutual_information
     from prunescope.measures import measure
     from prunescope.measures.flow import InformationPlane
-    from prunescope.pruning import Masks, prune
+    from prunescope.pruning import Masks, Pruner, prune
     from prunescope.results import load
     from prunescope.types import Dataset, Estimate, PrunescopeError, Split
 
@@ -40,6 +41,7 @@ __all__ = [
     "Estimate",
     "InformationPlane",
     "Masks",
+    "Pruner",
     "PrunescopeError",
     "Split",
     "__version__",

@@ -22,6 +22,8 @@ def _fraction(value: Any) -> Any:
     raise ValueError(f"expected the fraction removed, from 0 to 1, got {value!r}{hint}")
 
 
+DEFAULTS = 1  # raise when a default changes its value or its meaning: settings left at their defaults take no part in a trial's hash
+
 S = TypeVar("S", bound=BaseModel)
 Sparsity = Annotated[float, BeforeValidator(_fraction)]
 
@@ -62,6 +64,7 @@ class DataConfig(OpenSection):
     scale: Literal["unit", "raw", "standard"] = "unit"
     pca: int | None = Field(None, ge=1)
     flatten: bool = False
+    view: Literal["rows", "columns", "pixels"] | None = None
     stratify: bool = True
     split: Literal["shared", "per-seed"] = "shared"
     split_seed: int = 0
@@ -74,9 +77,10 @@ class ModelConfig(OpenSection):
 
 
 class TrainingConfig(Section):
-    """How the network is trained."""
+    """How the network is trained. With `from_epoch` the first epochs count as done: the learning rate starts where it would be then."""
 
     epochs: int = Field(10, ge=0)
+    from_epoch: int = Field(0, ge=0)
     batch_size: int | Literal["full"] = 64
     drop_last: bool = False
     loss: Literal["cross-entropy", "nll", "binary-cross-entropy"] = "cross-entropy"
@@ -93,6 +97,8 @@ class TrainingConfig(Section):
     def _consistent(self) -> TrainingConfig:
         if self.batch_size != "full" and self.batch_size < 1:
             raise ValueError(f"batch_size: expected at least 1 or \"full\", got {self.batch_size}")
+        if self.from_epoch > self.epochs:
+            raise ValueError(f"from_epoch {self.from_epoch} lies beyond epochs = {self.epochs}: expected at most that")
         if self.milestones and self.schedule != "milestones":
             raise ValueError(f'milestones are set but schedule is "{self.schedule}": set schedule = "milestones"')
         if self.schedule == "milestones" and not self.milestones:
@@ -101,10 +107,14 @@ class TrainingConfig(Section):
 
 
 class FinetuneConfig(Section):
-    """Training after pruning. Keys left out are taken from `training`; `hold_masks = false` lets pruned weights grow back."""
+    """Training after pruning. Keys left out are taken from `training`; `hold_masks = false` lets pruned weights grow back.
+
+    `recalibrate_batchnorm` computes running means and variances anew over the training set, after fine-tuning or in its place.
+    """
 
     epochs: int = Field(0, ge=0)
     hold_masks: bool = True
+    recalibrate_batchnorm: bool = False
     lr: float | None = Field(None, gt=0)
     optimizer: str | None = None
     momentum: float | None = Field(None, ge=0, lt=1)
@@ -114,14 +124,27 @@ class FinetuneConfig(Section):
 
     def as_training(self, training: TrainingConfig) -> TrainingConfig:
         """The full training settings of the fine-tuning phase."""
-        own = self.model_dump(exclude={"hold_masks"}, exclude_none=True)
-        return training.model_copy(update=own)
+        own = self.model_dump(exclude={"hold_masks", "recalibrate_batchnorm"}, exclude_none=True)
+        return training.model_copy(update={"from_epoch": 0, **own})
 
 
 class PruneConfig(Section):
-    """What is removed, by which criterion, how the budget is split and when."""
+    """What is removed, by which criterion, how the budget is split and when.
 
-    when: Literal["never", "init", "trained", "iterative"] = "trained"
+    when         "never"; "init": before training; "trained": after it; "iterative": after it in rounds, each followed by fine-tuning;
+                 "rewind": in rounds, each followed by training anew from early weights (lottery tickets); "during": little by little
+                 while training; "dynamic": sparse from the start, masks change while training
+    calibration  training samples (a seeded draw) for criteria that look at data
+    rounds       of "iterative" and "rewind"; with `rate` (the fraction of what is left that a round removes) as many as the level needs
+    schedule     how sparsity rises: through the rounds (default "geometric") or during training (default "cubic")
+    begin, end   of pruning "during" training and of "dynamic" changes, as fractions of the training; `every` so many `every_in`
+    soft         "during": masked weights go on learning behind their masks and may come back (straight-through)
+    rewind       of "rewind": the epoch whose weights the kept ones return to, or "rate": weights stay, the learning rate starts again
+    tickets      the last training of "rewind": the "winning" ticket, its masks on "reinitialised" weights, or a "random-mask" of its counts
+    grow         of "dynamic": "set" or "rigl"; `grow_fraction` of each layer's weights are exchanged at first
+    """
+
+    when: Literal["never", "init", "trained", "iterative", "rewind", "during", "dynamic"] = "trained"
     criterion: str = "magnitude"
     granularity: str = "weight"
     allocation: str = "uniform"
@@ -132,9 +155,37 @@ class PruneConfig(Section):
     exclude: list[str] = []
     output: bool = False
     biases: Literal["with-unit", "keep", "drop"] = "with-unit"
-    rounds: int = Field(5, ge=1)
     allow_empty: bool = False
     options: dict[str, Any] = {}
+    calibration: int = Field(512, ge=1)
+    rounds: int = Field(5, ge=1)
+    rate: float | None = Field(None, gt=0, lt=1)
+    schedule: str | None = None
+    begin: float = Field(0.0, ge=0, lt=1)
+    end: float = Field(0.75, gt=0, le=1)
+    every: int = Field(1, ge=1)
+    every_in: Literal["epochs", "steps"] = "epochs"
+    soft: bool = False
+    rewind: Annotated[int, Field(ge=0)] | Literal["rate"] = 0
+    tickets: Literal["winning", "reinitialised", "random-mask"] = "winning"
+    grow: Literal["set", "rigl"] = "rigl"
+    grow_fraction: float = Field(0.3, gt=0, le=1)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> PruneConfig:
+        if self.begin >= self.end:
+            raise ValueError(f"begin = {self.begin:g} and end = {self.end:g}: expected begin below end, both as fractions of the training")
+        if self.soft and self.when not in ("during", "never"):
+            raise ValueError(f'soft = true goes with when = "during", not with "{self.when}": there weights behind masks are not kept')
+        if self.when == "dynamic" and self.granularity != "weight":
+            raise ValueError(f'when = "dynamic" exchanges single weights: granularity "{self.granularity}" does not fit, use "weight"')
+        if self.tickets != "winning" and (self.when not in ("rewind", "never") or self.rewind == "rate"):
+            raise ValueError(f'tickets = "{self.tickets}" is a control of when = "rewind" to an epoch: leave it out or set both')
+        if self.tickets == "random-mask" and self.granularity != "weight":
+            raise ValueError(f'tickets = "random-mask" draws single weights: granularity "{self.granularity}" does not fit, use "weight"')
+        if self.rate is not None and self.schedule not in (None, "geometric"):
+            raise ValueError(f'rate = {self.rate:g} is the geometric schedule and schedule = "{self.schedule}" another: set one of them')
+        return self
 
 
 class PlaneConfig(Section):
@@ -148,6 +199,7 @@ class PlaneConfig(Section):
     input_bins: int = Field(30, ge=2)
     input_range: tuple[float, float] | None = None
     output: Literal["softmax", "raw"] = "softmax"
+    spatial: Literal["flatten", "mean"] = "flatten"
     convergence: bool = False
 
 
@@ -192,6 +244,20 @@ class TrialConfig(Section):
     finetune: FinetuneConfig = FinetuneConfig()
     prune: PruneConfig = PruneConfig()
     measure: MeasureConfig = MeasureConfig()
+
+    @model_validator(mode="after")
+    def _phases_fit(self) -> TrialConfig:
+        prune = self.prune
+        if prune.when != "rewind":
+            return self
+        first, last = self.training.from_epoch, self.training.epochs
+        if isinstance(prune.rewind, int) and prune.rewind and not first < prune.rewind < last:
+            raise ValueError(f"prune.rewind = {prune.rewind}: expected 0 or an epoch of the training between {first} and {last}")
+        if self.finetune.epochs:
+            raise ValueError(
+                f'prune.when = "rewind" trains anew by the training\'s own schedule: leave finetune.epochs at 0, got {self.finetune.epochs}'
+            )
+        return self
 
 
 class ExperimentConfig(TrialConfig):
@@ -313,6 +379,14 @@ def _inner(section: type[BaseModel], part: Any) -> type[BaseModel] | None:
         if isinstance(candidate, type) and issubclass(candidate, BaseModel):
             return candidate
     return None
+
+
+def essence(section: BaseModel) -> dict[str, Any]:
+    """The settings of `section` that differ from their defaults, JSON-ready: a key that is added later changes nothing of it."""
+    dumped = section.model_dump(mode="json", exclude_defaults=True)
+    if isinstance(section, OpenSection):
+        dumped = {k: v for k, v in dumped.items() if k in type(section).model_fields} | {"name": section.name, "options": section.options}
+    return dumped
 
 
 def value_hash(values: Any) -> str:

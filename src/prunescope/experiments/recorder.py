@@ -74,6 +74,7 @@ class Recorder:
             input_bins=settings.input_bins,
             input_range=settings.input_range,
             output=settings.output,
+            spatial=settings.spatial,
             loss=self.loss,
             seed=seed,
         )
@@ -97,7 +98,7 @@ class Recorder:
 
     def due(self, state: State) -> bool:
         """Whether the network is to be recorded as it stands, at the start or at an epoch's end."""
-        if state.epoch == 0:
+        if state.epoch == state.settings.from_epoch:
             self._recorded = recorded_epochs(self.measure, state.settings.epochs)
         return state.epoch in self._recorded and (state.epoch > 0 or self.epoch_offset == 0)
 
@@ -159,6 +160,11 @@ class Recorder:
         if self.measure.histogram_bins:
             self._add(_histograms(self.model, self.measure.histogram_bins), epoch=epoch, phase=phase)
 
+    def sparsity_now(self, state: State, masks: Masks) -> None:
+        """The sparsity of each layer at this epoch, if it is one to record: for trainings in which it changes."""
+        if state.epoch in self._recorded:
+            self._add(_sparsity(self.model, masks), state.steps, state.epoch + self.epoch_offset)
+
     def final(self, masks: Masks | None, *, epoch: float = 0) -> None:
         """The headline figures: quality on all splits, chance, size, operations, latency where asked, mask pictures."""
         self.state_after("final", masks, splits=("train", "validation", "test"), epoch=epoch)
@@ -181,7 +187,7 @@ def plane_records(points: Iterable[PlanePoint], ref: Reference, phase: str, step
     entropies = {"h_x": ref.input_entropy / LN2, "h_y": ref.label_entropy / LN2, "log2_n": math.log2(ref.n), "input": ref.text}
     for point in points:
         e = point.estimate
-        own = {"ceiling": e.ceiling, "flags": list(e.flags), "order": point.order, "resolution": point.resolution}
+        own = {"ceiling": e.ceiling, "flags": list(e.flags), "layer_order": point.order, "resolution": point.resolution}
         detail = {**e.parameters, **entropies, **own}
         text = parameters_text(detail)
         found.append(Record(point.quantity, e.value, e.unit, phase, step, epoch, split, point.layer, e.n, e.stderr, e.estimator, text))

@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from prunescope.config import SECTIONS, ExperimentConfig, TrialConfig, VariantConfig, merge, override, validated, value_hash
+from pydantic import BaseModel
+
+from prunescope.config import (
+    DEFAULTS,
+    SECTIONS,
+    ExperimentConfig,
+    OpenSection,
+    TrialConfig,
+    VariantConfig,
+    essence,
+    merge,
+    override,
+    validated,
+    value_hash,
+)
 from prunescope.pruning.granularity import fixed_sparsity
-from prunescope.registry import Registry, allocations, criteria, datasets, granularities, models, optimizers, unknown
+from prunescope.registry import Registry, allocations, criteria, datasets, granularities, models, optimizers, schedules, unknown
 from prunescope.types import ConfigError
 
 
@@ -26,34 +40,35 @@ class Trial:
 
     @property
     def values(self) -> dict[str, Any]:
-        """What the results depend on: the settings in full, the options of the named data and model among them."""
-        return {
-            "variant": self.variant,
-            "group": self.group,
-            "sparsity": self.sparsity,
-            "seed": self.seed,
-            **self._sections(SECTIONS),
-        }
+        """What the results depend on, in full: every setting, the options of the named data and model among them."""
+        return {**self._names, **{name: _in_full(getattr(self.config, name)) for name in SECTIONS}}
 
     @property
     def hash(self) -> str:
-        """The trial's name in the run folder: a hash of its values."""
-        return value_hash(self.values)
+        """The trial's name in the run folder: a hash of its values without those left at their defaults."""
+        return value_hash({"defaults": DEFAULTS, **self._names, **self._essence(SECTIONS)})
 
     @property
     def dense_hash(self) -> str | None:
-        """A hash of what training before pruning depends on; None for trials pruned at initialisation, which share nothing."""
-        if self.config.prune.when == "init":
+        """A hash of what training before pruning depends on; None for trials that are pruned by then, which share nothing."""
+        prune = self.config.prune
+        if prune.when in ("init", "during", "dynamic"):
             return None
-        return value_hash({"seed": self.seed, **self._sections(("data", "model", "training", "measure"))})
+        early = {"early": prune.rewind} if prune.when == "rewind" and prune.rewind not in (0, "rate") else {}  # weights kept from epoch k
+        return value_hash({"defaults": DEFAULTS, "seed": self.seed, **early, **self._essence(("data", "model", "training", "measure"))})
 
-    def _sections(self, names: tuple[str, ...]) -> dict[str, Any]:
-        dumped = {name: getattr(self.config, name).model_dump(mode="json") for name in names}
-        for name in {"data", "model"} & set(names):
-            section = getattr(self.config, name)
-            declared = {k: v for k, v in dumped[name].items() if k in type(section).model_fields}
-            dumped[name] = {**declared, "options": section.options}
-        return dumped
+    @property
+    def rounds_hash(self) -> str:
+        """A hash of what the rounds of "rewind" depend on beside the dense training: all levels and kinds of tickets share them."""
+        kept = {k: v for k, v in essence(self.config.prune).items() if k not in ("tickets", "rounds", "rate", "schedule")}
+        return value_hash({"defaults": DEFAULTS, "dense": self.dense_hash, "prune": kept})
+
+    @property
+    def _names(self) -> dict[str, Any]:
+        return {"variant": self.variant, "group": self.group, "sparsity": self.sparsity, "seed": self.seed}
+
+    def _essence(self, names: Sequence[str]) -> dict[str, Any]:
+        return {name: essence(getattr(self.config, name)) for name in names}
 
     @property
     def label(self) -> str:
@@ -65,17 +80,25 @@ class Trial:
         """The columns of the records that name the trial."""
         prune = self.config.prune
         dense = prune.when == "never"
+        criterion = prune.grow if prune.when == "dynamic" else prune.criterion
         return {
             "experiment": self.experiment,
             "trial": self.hash,
             "group": self.group,
             "variant": self.variant,
-            "criterion": "" if dense else ("threshold" if prune.threshold is not None else prune.criterion),
+            "criterion": "" if dense else ("threshold" if prune.threshold is not None else criterion),
             "granularity": "" if dense else prune.granularity,
             "allocation": "" if dense else ("table" if prune.table is not None else prune.allocation),
             "sparsity": float("nan") if self.sparsity is None else self.sparsity,
             "seed": self.seed,
         }
+
+
+def _in_full(section: BaseModel) -> dict[str, Any]:
+    dumped = section.model_dump(mode="json")
+    if not isinstance(section, OpenSection):
+        return dumped
+    return {**{k: v for k, v in dumped.items() if k in type(section).model_fields}, "options": section.options}
 
 
 def trials(experiment: ExperimentConfig, tables: Mapping[str, Any]) -> list[Trial]:
@@ -119,8 +142,8 @@ def _levels(experiment: ExperimentConfig, variant: VariantConfig, config: TrialC
     if prune.threshold is not None or prune.table is not None:
         if prune.threshold is not None and prune.table is not None:
             raise ConfigError(f"variant {variant.name!r}: prune.threshold and prune.table are both set: expected one of them")
-        if prune.when == "iterative":
-            raise ConfigError(f"variant {variant.name!r}: iterative pruning goes by sparsity: leave prune.threshold and prune.table out")
+        if prune.when not in ("init", "trained"):
+            raise ConfigError(f"variant {variant.name!r}: {prune.when} pruning goes by sparsity: leave prune.threshold and prune.table out")
         return [None]
     levels = experiment.sparsity if variant.sparsity is None else variant.sparsity
     fixed = _fixed_sparsity(config, f"variant {variant.name!r}")
@@ -153,11 +176,13 @@ def check_names(config: TrialConfig, where: str) -> None:
     prune = config.prune
     for registry, name in ((criteria, prune.criterion), (granularities, prune.granularity), (allocations, prune.allocation)):
         _known(registry, name, where)
+    if prune.schedule is not None:
+        _known(schedules, prune.schedule, where)
     _known(optimizers, config.training.optimizer, where)
     for registry, section in ((datasets, config.data), (models, config.model)):
         _known(registry, section.name, where)
         entry = registry.get(section.name)
-        if entry.traits.get("own"):
+        if entry.traits.get("own") or entry.open:
             continue
         for option, value in (section.model_extra or {}).items():
             if isinstance(value, dict) and (option in registry or ":" in option):

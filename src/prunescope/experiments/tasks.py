@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from prunescope.experiments import engines
+from prunescope.experiments.levels import levels
 from prunescope.experiments.progress import Progress
 from prunescope.experiments.sweep import Trial
+from prunescope.experiments.tickets import rounds
 from prunescope.experiments.together import together
-from prunescope.experiments.trial import Execution, Outcome, build_model, load_data, trial_steps
+from prunescope.experiments.trial import Execution, Outcome, Steps, build_model, load_data, trial_steps
 from prunescope.pruning import Masks
 from prunescope.results.store import TrialFolder, write_beside, write_json, write_records
 from prunescope.training import save_weights
@@ -45,7 +47,8 @@ class Task:
         """What trials have in common that can train together: all but how they are pruned, whether masks hold, and their seed."""
         config = self.trial.config
         tuning = config.finetune.model_dump(mode="json", exclude={"hold_masks"})
-        return json.dumps([self.dense_kind, tuning, config.prune.when, config.prune.rounds], sort_keys=True)
+        rounds = config.prune.rounds if config.prune.when in ("iterative", "rewind") else 0
+        return json.dumps([self.dense_kind, tuning, config.prune.when, rounds, config.prune.rate, config.prune.rewind], sort_keys=True)
 
     @property
     def dense_kind(self) -> str:
@@ -56,9 +59,8 @@ class Task:
     @property
     def trains(self) -> bool:
         """Whether the trial itself trains, beyond the dense training that it may share."""
-        return self.trial.config.prune.when == "init" or (
-            self.trial.config.prune.when != "never" and self.trial.config.finetune.epochs > 0
-        )
+        when = self.trial.config.prune.when
+        return when in ("init", "during", "dynamic", "rewind") or (when != "never" and self.trial.config.finetune.epochs > 0)
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,8 @@ def batches(
 
 def _fitting(task: Task, count: int, stack: str | int) -> tuple[bool, str]:
     """Whether `count` trials like `task` are best trained together, and how."""
+    if (when := task.trial.config.prune.when) in ("during", "dynamic"):
+        return False, f'one by one: with prune.when = "{when}" masks change while training'
     data = load_data(task.trial.config.data, task.trial.seed, task.data_dir)
     model = build_model(task.trial, data)
     count = min(count, AT_ONCE)
@@ -109,10 +113,14 @@ def carry_out(tasks: Sequence[Task], engine: engines.Serial | engines.Processes,
     for task in missing:
         if task.cache is not None and not (task.cache / "records.parquet").exists():
             shared.setdefault(task.cache, task)
-    with Progress(total=len(tasks), done=len(tasks) - len(missing), extra=len(shared), quiet=quiet) as progress:
+    chains = deepest(missing)
+    with Progress(total=len(tasks), done=len(tasks) - len(missing), extra=len(shared) + len(chains), quiet=quiet) as progress:
         dense, texts = batches(list(shared.values()), lambda t: t.dense_kind, stack=stack, jobs=engine.jobs)
         progress.notes(texts)
         _pass(dense_batch, dense, "training ", engine, progress)
+        linked, texts = batches(chains, lambda t: t.kind, stack=stack, jobs=engine.jobs)
+        progress.notes(texts)
+        _pass(rounds_batch, linked, "rounds of ", engine, progress)
         trials, texts = batches(missing, lambda t: t.kind if t.trains else None, stack=stack, jobs=engine.jobs)
         progress.notes(texts)
         _pass(trial_batch, trials, "", engine, progress)
@@ -158,6 +166,34 @@ def dense_batch(batch: Batch, listener: Any = None) -> list[Exception | None]:
     """Carry out the dense trainings that trials share; the error of each, or None."""
     steps = [work.dense(task.cache) for work, task in zip(_executions(batch, listener), batch.tasks, strict=True)]
     return together(steps, stack=batch.stack)
+
+
+def deepest(tasks: Sequence[Task]) -> list[Task]:
+    """Of the trials that share rounds of pruning and rewinding, the one that goes furthest: it does the rounds for all of them."""
+    found: dict[str, Task] = {}
+    for task in tasks:
+        if task.trial.config.prune.when == "rewind":
+            found.setdefault(task.trial.rounds_hash, task)
+            best = found[task.trial.rounds_hash].trial
+            if len(ticket_levels(task.trial)) > len(ticket_levels(best)):
+                found[task.trial.rounds_hash] = task
+    return list(found.values())
+
+
+def ticket_levels(trial: Trial) -> list[float]:
+    """The levels of the rounds that a trial shares: for a control all but the last, which it trains on its own."""
+    found = levels(trial.config.prune, trial.sparsity or 0.0)
+    return found if trial.config.prune.tickets == "winning" else found[:-1]
+
+
+def rounds_batch(batch: Batch, listener: Any = None) -> list[Exception | None]:
+    """Carry out the rounds that trials share; the error of each, or None."""
+
+    def steps(work: Execution, task: Task) -> Steps[None]:
+        yield from work.dense(task.cache)
+        yield from rounds(work, task.cache, ticket_levels(task.trial))
+
+    return together([steps(w, t) for w, t in zip(_executions(batch, listener), batch.tasks, strict=True)], stack=batch.stack)
 
 
 def trial_batch(batch: Batch, listener: Any = None) -> list[Exception | None]:

@@ -42,12 +42,13 @@ def together(trials: Sequence[Steps[T]], *, stack: str | int = "auto") -> list[T
                 results[place] = error
                 del going[place]
             else:
-                waiting.setdefault(f"{training.phase} {training.settings.model_dump_json()}", []).append((place, training))
-        for kind in waiting.values():
+                kind = f"{training.alone} {training.phase} {training.settings.model_dump_json()}"
+                waiting.setdefault(kind, []).append((place, training))
+        for group in waiting.values():
             try:
-                carry_out([t for _, t in kind], stack=stack)
+                carry_out([t for _, t in group], stack="off" if group[0][1].alone else stack)
             except Exception as error:
-                for place, _ in kind:
+                for place, _ in group:
                     results[place] = error
                     del going[place]
     return [results[place] for place in range(len(trials))]

@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from prunescope.pruning.wrapping import local, local_mask, plain, unwrapped
 from prunescope.registry import unknown
 from prunescope.types import PruningError, StoreError
 
@@ -52,17 +53,18 @@ class Masks(Mapping[str, Tensor]):
         return Masks({name: mask.clone() for name, mask in self.items()})
 
     def bind(self, model: nn.Module) -> Masks:
-        """Say which model the masks are for; names and shapes are checked. Returns the masks."""
-        parameters = dict(model.named_parameters())
+        """Say which model the masks are for, wrapped (compiled, data-parallel) or not; names and shapes are checked. Returns the masks."""
+        model = unwrapped(model)
+        parameters = {plain(name): p for name, p in model.named_parameters()}
         for name, mask in self.items():
-            if name not in parameters:
+            if plain(name) not in parameters:
                 raise PruningError(unknown(f"parameter of {type(model).__name__}", name, list(parameters)))
-            if parameters[name].shape != mask.shape:
+            if (shape := parameters[plain(name)].shape) != mask.shape:
                 raise PruningError(
-                    f"mask {name!r} has shape {tuple(mask.shape)}, the model's parameter has {tuple(parameters[name].shape)}: "
+                    f"mask {name!r} has shape {tuple(mask.shape)}, the model's parameter has {tuple(shape)}: "
                     "use the masks with the model they were made for"
                 )
-        self._parameters = {name: weakref.ref(parameters[name]) for name in self}
+        self._parameters = {name: weakref.ref(parameters[plain(name)]) for name in self}
         return self
 
     def parameters(self) -> dict[str, nn.Parameter]:
@@ -78,7 +80,7 @@ class Masks(Mapping[str, Tensor]):
         if model is not None:
             self.bind(model)
         for name, parameter in self.parameters().items():
-            _zero(parameter, self[name])
+            _zero(local(parameter), local_mask(self[name], parameter))
         return self
 
     def attach(self, optimizer: torch.optim.Optimizer) -> RemovableHandle:
@@ -90,7 +92,7 @@ class Masks(Mapping[str, Tensor]):
         bound = {name: p for name, p in self.parameters().items() if id(p) in held}
         if not bound and len(self):
             raise PruningError("the optimiser holds none of the masked parameters: make it from the model that the masks are bound to")
-        keep = _Keeper(self, bound)
+        keep = Keeper(self, bound)
         keep()
         return optimizer.register_step_post_hook(keep)
 
@@ -135,7 +137,7 @@ class Masks(Mapping[str, Tensor]):
 BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
-def _zero(parameter: nn.Parameter, mask: Tensor) -> None:
+def _zero(parameter: Tensor, mask: Tensor) -> None:
     """Exactly zero wherever the mask is False, in place.
 
     The bits are multiplied as whole numbers: infinite values and NaN become zero too, in a third of the time of masked_fill_ and
@@ -150,7 +152,7 @@ def _zero(parameter: nn.Parameter, mask: Tensor) -> None:
         part.mul_(kept)
 
 
-class _Keeper:
+class Keeper:
     """The optimiser's post-step hook: one multi-tensor product with float masks, made once a device.
 
     `inf * 0` and `nan * 0` are NaN, so a diverging weight stays visible instead of being masked away.
@@ -162,8 +164,9 @@ class _Keeper:
 
     @torch.no_grad()
     def __call__(self, *_: Any) -> None:
-        if self._ready is None or any(p.data_ptr() != q.data_ptr() for (_, p), q in zip(self._bound, self._ready[0], strict=True)):
-            values = [p.detach() for _, p in self._bound]
-            self._ready = (values, [self._masks[n].to(v.device, v.dtype) for (n, _), v in zip(self._bound, values, strict=True)])
+        values = [local(p) for _, p in self._bound]
+        if self._ready is None or any(v.data_ptr() != q.data_ptr() for v, q in zip(values, self._ready[0], strict=True)):
+            values = [v.detach() for v in values]
+            self._ready = (values, [local_mask(self._masks[n], p).to(p.dtype) for n, p in self._bound])
         if self._ready[0]:
             torch._foreach_mul_(*self._ready)

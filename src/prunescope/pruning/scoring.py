@@ -39,7 +39,11 @@ def scores_of(
     if entry.traits.get("elementwise") and all(len(g.scored) == 1 and g.scored[0].layout == Spans(()) for g in groups):
         return {g.name: _streamed(targets[g.name], entry, available, options, masks) for g in groups}
     raw = {s.parameter: raw_scores(targets[s.parameter], entry, available, options) for g in groups for s in g.scored}
-    return {g.name: _without_removed(_group_scores(g, raw, targets, entry, norm), g, masks) for g in groups}
+    apart = {g.name: g.members or (g,) for g in groups}
+    return {
+        name: torch.cat([_without_removed(_group_scores(g, raw, targets, entry, norm), g, masks) for g in members])
+        for name, members in apart.items()
+    }
 
 
 def _streamed(

@@ -69,4 +69,12 @@ def _registered(model: nn.Module, layers: list[str]) -> Structure:
     names = [n for n, m in model.named_modules() if n in layers or isinstance(m, NORMS)]
     modules = dict(model.named_modules())
     norms = {a: b for a, b in itertools.pairwise(names) if a in layers and isinstance(modules[b], NORMS)}
-    return Structure(frozenset(layers[-1:]), norms, traced=False)
+    return Structure(frozenset(_last(model, layers)), norms, traced=False)
+
+
+def _last(model: nn.Module, layers: list[str]) -> list[str]:
+    """The layer registered last; none where a tied one comes after it (an output layer that shares the embedding's weight)."""
+    held = [n for n, p in model.named_parameters(remove_duplicate=False) if p.ndim >= 2]
+    owners = list(dict.fromkeys(n.rpartition(".")[0] for n in held))
+    alone = [n.rpartition(".")[0] for n, p in model.named_parameters() if p.ndim >= 2]
+    return [] if owners and owners[-1] not in alone else layers[-1:]

@@ -39,12 +39,12 @@ def train(
     optimizer = build(model, settings)
     rates = learning_rates(optimizer, settings)
     held = masks.attach(optimizer) if masks is not None else None
-    state = State(model, optimizer, settings, phase)
+    state = State(model, optimizer, settings, phase, epoch=settings.from_epoch)
     size = batch_size(len(data), settings)
     model.train()
     with torch.random.fork_rng(devices=[data.x.device] if data.x.is_cuda else []):
         _tell(heard["start"], state)
-        for epoch in range(settings.epochs):
+        for epoch in range(state.epoch, settings.epochs):
             torch.manual_seed(rng.stream_seed(seed, phase, "noise", epoch))  # dropout and its kind draw from the global generator
             _tell(heard["epoch_start"], state)
             for x, y in batches(data, size, drop_last=settings.drop_last, seed=seed, purpose=(phase, "order", epoch)):
@@ -90,6 +90,12 @@ def batch_size(n: int, settings: TrainingConfig) -> int:
     if settings.drop_last and size > n:
         raise ConfigError(f"batch_size {size} with drop_last leaves no batch of {n} training samples: lower it or set drop_last = false")
     return size
+
+
+def steps_per_epoch(n: int, settings: TrainingConfig) -> int:
+    """Optimiser steps an epoch for `n` training samples."""
+    size = batch_size(n, settings)
+    return max(1, n // size if settings.drop_last else -(-n // size))
 
 
 def _tell(hearing: list[Any], state: State) -> None:

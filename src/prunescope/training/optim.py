@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 
 import torch
@@ -49,7 +50,16 @@ def build(model: nn.Module, settings: TrainingConfig) -> torch.optim.Optimizer:
 
 
 def learning_rates(optimizer: torch.optim.Optimizer, settings: TrainingConfig) -> LRScheduler:
-    """The learning-rate schedule, stepped after every epoch."""
+    """The learning-rate schedule, stepped after every epoch, as it stands after `settings.from_epoch` epochs."""
+    rates = _schedule(optimizer, settings)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # the schedule is walked to its place, and misses the optimiser's steps
+        for _ in range(settings.from_epoch):
+            rates.step()
+    return rates
+
+
+def _schedule(optimizer: torch.optim.Optimizer, settings: TrainingConfig) -> LRScheduler:
     if settings.schedule == "milestones":
         return MultiStepLR(optimizer, settings.milestones, settings.gamma)
     if settings.schedule == "cosine":

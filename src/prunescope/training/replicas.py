@@ -106,7 +106,7 @@ def _trained(stacks: list[_Stack], settings: TrainingConfig, watching: Hearing) 
         for one in stacks:
             one.flat.lend()
         _tell_all(stacks, watching, "start")
-        for epoch in range(settings.epochs):
+        for epoch in range(stacks[0].states[0].epoch, settings.epochs):
             for one in stacks:
                 one.epoch(epoch, watching)
             _tell_all(stacks, watching, "epoch_end")
@@ -154,7 +154,7 @@ class _Stack:
             if plan.blueprint is not None
             else VectorisedNetworks(models[0], settings.loss, self.flat, tuple(splits[0].x.shape[1:]))
         )
-        self.states = [ReplicateState(m.train(), self._optimizer, settings, phase) for m in models]
+        self.states = [ReplicateState(m.train(), self._optimizer, settings, phase, epoch=settings.from_epoch) for m in models]
         for place, state in enumerate(self.states):
             state.place = place
         self.active = set(range(len(models)))
