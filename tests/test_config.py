@@ -202,6 +202,9 @@ def test_merge_replaces_lists_and_merges_tables():
     assert merge({"a": {"b": 1, "c": [1]}}, {"a": {"c": [2]}, "d": 3}) == {"a": {"b": 1, "c": [2]}, "d": 3}
 
 
+STUDIES = ("pruning-information", "magnitude", "information-plane", "large-mlp", "weight-vs-neuron", "tishby", "saxe")
+
+
 @pytest.mark.parametrize("name", presets.names())
 def test_presets_are_valid_and_say_what_they_ask(name):
     tables, _ = presets.tables(name)
@@ -211,7 +214,7 @@ def test_presets_are_valid_and_say_what_they_ask(name):
     assert experiment.question.endswith("?")
     assert trials(experiment, tables)
     assert bool(experiment.faults) == name.endswith("-as-published"), "faults are what the as-published twins name"
-    if not name.endswith("-as-published") and name not in ("quickstart", "estimators"):
+    if name in STUDIES:
         assert f"{name}-as-published" in presets.names()
 
 

@@ -64,6 +64,7 @@ class DataConfig(OpenSection):
     scale: Literal["unit", "raw", "standard"] = "unit"
     pca: int | None = Field(None, ge=1)
     flatten: bool = False
+    view: Literal["rows", "columns", "pixels"] | None = None
     stratify: bool = True
     split: Literal["shared", "per-seed"] = "shared"
     split_seed: int = 0
@@ -198,6 +199,7 @@ class PlaneConfig(Section):
     input_bins: int = Field(30, ge=2)
     input_range: tuple[float, float] | None = None
     output: Literal["softmax", "raw"] = "softmax"
+    spatial: Literal["flatten", "mean"] = "flatten"
     convergence: bool = False
 
 

@@ -42,6 +42,11 @@ class Entry:
         parameters = inspect.signature(self.function).parameters.values()
         return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
 
+    @property
+    def open(self) -> bool:
+        """Whether the function takes keywords beyond those that it names."""
+        return any(p.kind is p.VAR_KEYWORD for p in inspect.signature(self.function).parameters.values())
+
     def arguments(self, context: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
         """Keywords for a call: `context` (set by the caller) and the user's `options`, checked by name and, for our own entries, by type.
 
@@ -51,7 +56,7 @@ class Entry:
         named = {n: p for n, p in parameters.items() if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)}
         known = [n for n in named if n not in context]
         label = f"{self.kind} {self.name!r}"
-        if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        if not self.open:
             for name in options:
                 if name not in known:
                     raise ConfigError(unknown(f"option of {label}", name, known or ["none: it has no options"]))
@@ -103,6 +108,9 @@ class Registry:
             if found := re.fullmatch(entry.traits.get("spelling", "(?!)"), name):
                 stated = {option: int(value) for option, value in found.groupdict().items()}
                 return replace(entry, name=name, traits={**entry.traits, "stated": stated})
+        for entry in self._entries.values():  # "timm:NAME": one entry for all names that another package knows
+            if (prefix := entry.traits.get("prefix")) and name.startswith(prefix):
+                return replace(entry, name=name, traits={**entry.traits, "reference": name.removeprefix(prefix)})
         if ":" in name:
             return Entry(self.kind, name, load_function(name), traits={"own": True})
         raise ConfigError(unknown(self.kind, name, self.names(), own=True))

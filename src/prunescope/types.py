@@ -85,10 +85,11 @@ class Estimate:
     """An estimated information quantity: `value` in `unit`, with everything needed to judge it.
 
     stderr      standard error in `unit`, None where the method gives none
-    interval    (low, high) in `unit`, None where none was asked for
+    interval    (low, high) in `unit`, nominally 95 %, None where none was asked for or the method has none; `parameters` say how made
     ceiling     the largest value this estimator can return on these samples (log2 n, H(Y), ...)
     n           samples used
-    flags       any of "saturated" (within 0.1 bit of the ceiling), "degenerate", "high-dimension", "ties", ...
+    flags       what makes the value doubtful, in this estimator's or this sample's case (docs/how-to.md has the list): "saturated" (within
+                0.1 bit of the ceiling), "above-ceiling", "unconverged" (it still changes with n), "high-dimension", "not-gaussian", ...
     """
 
     value: float

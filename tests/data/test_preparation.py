@@ -219,3 +219,26 @@ def test_faulty_test_parts_are_named() -> None:
         from_arrays(X, Y, x_test=X[:, :2], y_test=Y)
     with pytest.raises(DataError, match="no row of the test part"):
         from_arrays(X, Y, x_test=X[Y < 2], y_test=Y[Y < 2], classes=[2, 3])
+
+
+@pytest.mark.parametrize(("view", "shape"), [("rows", (3, 8)), ("columns", (4, 6)), ("pixels", (12, 2))])
+def test_images_are_read_as_sequences(view: Any, shape: tuple[int, int]) -> None:
+    """Steps first: a row holds its pixels of both channels, a pixel its channels."""
+    x = np.arange(40 * 24).reshape(40, 2, 3, 4).astype(np.float32)
+    data = from_arrays(x, np.arange(40) % 2, view=view, test=0.25, validation=0.2)
+    assert data.train.x.shape[1:] == data.validation.x.shape[1:] == data.test.x.shape[1:] == shape
+    one = data.train.x[0]
+    c, i, j = 1, 2, 3
+    pixel = float(one.min()) + c * 12 + i * 4 + j  # each image counts up from its first value
+    place = {"rows": (i, c * 4 + j), "columns": (j, c * 3 + i), "pixels": (i * 4 + j, c)}[view]
+    assert float(one[place]) == pixel
+    assert any(view in note for note in data.notes)
+
+
+def test_views_that_fit_nothing_are_refused() -> None:
+    with pytest.raises(ConfigError, match="needs images"):
+        from_arrays(*rows(), view="rows")
+    with pytest.raises(ConfigError, match="are both set"):
+        load("digits", view="rows", flatten=True)
+    with pytest.raises(ConfigError, match="unknown view 'row': did you mean 'rows'"):
+        load("digits", view="row")  # type: ignore[arg-type]

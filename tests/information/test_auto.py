@@ -122,7 +122,7 @@ def test_the_check_reports_values_failures_and_coverage():
     assert bool(got.loc[("noisy-typewriter-26", "miller-madow", 0), "inside"])
     assert ("normal-1x1", "miller-madow", 0) not in got.index
     row = got.loc[("normal-1x1", "auto", 0)]
-    assert row["covered"] == (abs(row["error"]) <= 1.96 * row["stderr"])
+    assert row["covered"] == (row["low"] <= row["truth"] <= row["high"])
     assert applies(estimators.get("ross"), tasks()["overlapping-uniforms-5"])
 
 

@@ -10,11 +10,11 @@ import torch
 from scipy import stats
 
 from prunescope.data.synthetic import tasks, truth
+from prunescope.information.copula import elliptical_copula
 from prunescope.information.elliptical import (
     Elliptical,
     Ratio,
     determinant_bias,
-    elliptical_copula,
     fit_elliptical,
     half_ranks,
     scores,

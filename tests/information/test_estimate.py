@@ -100,7 +100,7 @@ def test_x_and_y_may_change_places():
     assert mutual_information(Y, X, "kde", noise=0.1).value == mutual_information(X, Y, "kde", noise=0.1).value
 
 
-@pytest.mark.parametrize("method", ["subsampling", "jackknife"])
+@pytest.mark.parametrize("method", ["extrapolation", "subsampling", "jackknife"])
 def test_intervals_from_parts_cover_a_known_value(method):
     """Gaussian pairs, 80 draws: the 95 % interval holds the truth at least 90 times in 100, and is stated."""
     truth, hits = -0.5 * math.log2(1 - 0.36), 0
@@ -108,7 +108,7 @@ def test_intervals_from_parts_cover_a_known_value(method):
         a, b = np.random.default_rng(seed).normal(size=(2, 500))
         estimate = mutual_information(a, 0.6 * a + 0.8 * b, "gaussian", uncertainty=method, seed=seed)
         hits += estimate.interval[0] <= truth <= estimate.interval[1]
-        assert estimate.parameters["uncertainty"] == method
+        assert estimate.parameters["uncertainty"].startswith(method)
     assert hits >= 72
 
 
@@ -172,3 +172,10 @@ def test_every_estimator_of_this_package_has_a_ceiling_it_respects():
             estimate = mutual_information(Y, Y, entry.name)
             assert estimate.ceiling <= 1.0
             assert estimate.value <= estimate.ceiling + 0.15
+
+
+def test_a_value_above_its_ceiling_is_marked(tmp_path, monkeypatch):
+    (tmp_path / "tall.py").write_text("def value(x, y, *, nats=1.0):\n    return nats\n")
+    monkeypatch.chdir(tmp_path)
+    flags = {nats: mutual_information(X, Y, "tall:value", nats=nats).flags for nats in (0.3, 0.69, 0.75, 0.9)}
+    assert flags == {0.3: (), 0.69: ("saturated",), 0.75: ("saturated",), 0.9: ("saturated", "above-ceiling")}  # H(Y) = 0.693 nats

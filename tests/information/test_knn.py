@@ -219,7 +219,7 @@ def test_batches_equal_loops_and_jitter_is_seeded():
     tied = (x[0] * 2).round()
     draws = [float(ksg(tied, y[0], jitter=1e-6, generator=torch.Generator().manual_seed(s)).value) for s in (1, 1, 2)]
     assert draws[0] == draws[1] != draws[2]
-    assert ksg(tied, y[0], jitter=1e-6).flags == ()
+    assert "ties" not in ksg(tied, y[0], jitter=1e-6).flags
     assert "ties" in ksg(tied, y[0]).flags
 
 

@@ -108,6 +108,109 @@ def test_capture_gives_every_call_in_order_and_leaves_no_hook():
         capture(net, x, ["c"])
 
 
+class Sequences(nn.Module):
+    """A recurrent layer, a block of torch.nn's transformer and a linear layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.rnn = nn.GRU(4, 6, batch_first=True, bidirectional=True)
+        self.block = nn.TransformerEncoderLayer(12, 2, 8, batch_first=True)
+        self.fc = nn.Linear(12, 3)
+
+    def forward(self, x):
+        return self.fc(self.block(self.rnn(x)[0])[:, -1])
+
+
+def test_states_tokens_and_maps_are_named():
+    torch.manual_seed(0)
+    net, x = Sequences().eval(), torch.randn(9, 5, 4)
+    values = capture(net, x, batch_size=4)
+    assert list(values) == ["rnn@last", "block@tokens", "output"]
+    outputs, state = net.rnn(x)
+    torch.testing.assert_close(values["rnn@last"], torch.cat([state[0], state[1]], 1))
+    torch.testing.assert_close(values["rnn@last"][:, :6], outputs[:, -1, :6])
+    torch.testing.assert_close(values["rnn@last"][:, 6:], outputs[:, 0, 6:])
+    torch.testing.assert_close(values["block@tokens"], net.block(outputs).mean(1), atol=1e-5, rtol=1e-5)
+    both = capture(net, x, ["rnn", "rnn@tokens", "block@last"])
+    torch.testing.assert_close(both["rnn"], outputs)
+    torch.testing.assert_close(both["rnn@tokens"], outputs.mean(1))
+    torch.testing.assert_close(both["block@last"], net.block(outputs)[:, -1], atol=1e-5, rtol=1e-5)
+    assert natural_range(net, "rnn@last") == (-1.0, 1.0)
+    maps = nn.Sequential(nn.Conv1d(2, 3, 3), nn.ReLU())
+    pooled = capture(maps, torch.randn(4, 2, 7), ["1@maps", "output"])
+    torch.testing.assert_close(pooled["1@maps"], pooled["output"].mean(2))
+
+
+def test_a_recurrent_layer_with_steps_first_gives_samples_first():
+    class StepsFirst(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.rnn = nn.LSTM(4, 6)
+
+        def forward(self, x):
+            return self.rnn(x.transpose(0, 1))[0][-1]
+
+    net, x = StepsFirst(), torch.randn(7, 5, 4)
+    values = capture(net, x, ["rnn", "rnn@last", "output"])
+    assert values["rnn"].shape == (7, 5, 6)
+    torch.testing.assert_close(values["rnn@last"], values["output"])
+    torch.testing.assert_close(values["rnn"][:, -1], values["output"])
+
+
+def test_a_model_may_say_which_layers_to_look_at():
+    net = nn.Sequential(nn.Linear(3, 3), nn.Tanh(), nn.Linear(3, 2))
+    net.plane_layers = ["0"]
+    assert activations_of(net) == ["0"]
+    assert list(capture(net, torch.randn(4, 3))) == ["0", "output"]
+
+
+def test_parts_of_layers_that_are_not_there():
+    net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(72, 2))
+    x = torch.randn(3, 1, 8, 8)
+    with pytest.raises(ConfigError, match="did you mean 'tokens'"):
+        capture(net, x, ["0@token"])
+    with pytest.raises(ConfigError, match="or use @maps"):
+        capture(net, x, ["0@tokens"])
+    with pytest.raises(ConfigError, match="nothing to pool"):
+        capture(net, x, ["2@maps"])
+    with pytest.raises(ConfigError, match="unknown layer '9'"):
+        capture(net, x, ["9@maps"])
+
+
+def test_pooled_layers_are_no_chain():
+    """What a later layer sees is not what was pooled, so that it may know more."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(72, 12), nn.Tanh(), nn.Linear(12, 4))
+    x, y = torch.randn(300, 1, 8, 8), torch.arange(300) % 4
+    flags = {}
+    for layers in (["1@maps", "4"], ["1", "4"]):
+        plane = ps.InformationPlane(net, x, y, layers=layers, estimators=[{"name": "binning", "bins": 3}])
+        flags[layers[0]] = {f for p in plane.record(0) for f in p.estimate.flags}
+    assert "exceeds-earlier-layer" not in flags["1@maps"]
+    mean = ps.InformationPlane(net, x, y, layers=["1"], spatial="mean", estimators=[{"name": "binning", "bins": 3}]).record(0)
+    named = ps.InformationPlane(net, x, y, layers=["1@maps"], estimators=[{"name": "binning", "bins": 3}]).record(0)
+    assert [p.estimate.value for p in mean] == [p.estimate.value for p in named]
+
+
+def test_products_inside_attention_and_lstm_are_counted():
+    net = nn.Sequential(nn.LSTM(4, 6, batch_first=True))
+    data = (torch.randn(2, 5, 4), torch.zeros(2).long())
+
+    class First(nn.Module):
+        def __init__(self, inner):
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, x):
+            return self.inner(x)[0] if isinstance(self.inner, nn.LSTM) else self.inner(x, x, x, need_weights=False)[0]
+
+    assert ps.measure(First(net[0]), data, ["flops"])["flops"].value == 2 * 5 * 4 * 6 * (4 + 6)
+    attention = nn.MultiheadAttention(4, 2, batch_first=True)
+    projections, products = 2 * 5 * 4 * 4 * 4, 2 * 2 * 5 * 5 * 4
+    assert ps.measure(First(attention), data, ["flops"])["flops"].value == projections + products
+    assert torch.backends.mha.get_fastpath_enabled()
+
+
 def test_without_activation_modules_the_layers_themselves_are_taken():
     net = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3), nn.Linear(3, 2))
     assert activations_of(net) == ["0", "1"]

@@ -74,6 +74,7 @@ def test_outputs(output: str, classes: int, units: int) -> None:
         ("softplus", 0.31326, 2.12693),
         ("softsign", -0.5, 0.66667),
         ("leaky-relu", -0.01, 2.0),
+        ("relu6", 0.0, 2.0),
         ("gelu", -0.15866, 1.95450),
         ("silu", -0.26894, 1.76159),
         ("elu", -0.63212, 2.0),
@@ -84,7 +85,7 @@ def test_activations_by_their_values(name: str, at_minus_one: float, at_two: flo
     act = dict(mlp(activation=name).named_children())["act1"]
     assert act(torch.tensor([-1.0, 2.0])).tolist() == pytest.approx([at_minus_one, at_two], abs=1e-5)
     assert name in ACTIVATIONS
-    assert len(ACTIVATIONS) == 10
+    assert len(ACTIVATIONS) == 11
 
 
 @pytest.mark.parametrize(

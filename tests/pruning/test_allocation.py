@@ -94,3 +94,19 @@ def test_options_are_checked_by_name():
         ps.prune(net, sparsity=0.5, options={"leats": 3})
     with pytest.raises(ps.PrunescopeError, match="expected int"):
         ps.prune(net, sparsity=0.5, options={"least": "three"})
+
+
+def test_lamp_ranks_what_is_gone_and_negative_scores_lowest():
+    found = lamp_scores(torch.tensor([2.0, -torch.inf, 1.0, -3.0]))
+    assert found.tolist() == pytest.approx([1.0, -torch.inf, 0.2, -3.0])
+
+
+@pytest.mark.parametrize("name", ["lamp", "sensitivity", "erk", "global"])
+def test_a_second_pruning_reaches_its_count_whatever_the_first_took(name):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(12, 10), nn.Tanh(), nn.Linear(10, 8), nn.Linear(8, 3))
+    data = (torch.randn(30, 12), torch.arange(30) % 3)
+    first = ps.prune(net, sparsity=0.4, table={"0": 0.75, "2": 0.1})
+    masks = ps.prune(net, sparsity=0.5, criterion="taylor", allocation=name, masks=first, data=data, example_inputs=data[0])
+    assert sum(int((~m).sum()) for m in masks.values()) == 100
+    assert not any((masks[n] & ~first[n]).any() for n in masks)

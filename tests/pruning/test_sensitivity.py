@@ -40,7 +40,7 @@ def test_losses_are_those_of_pruning_one_layer(net, data, granularity):
         for level, loss in zip(found.levels, found.losses[target.name], strict=True):
             alone = copy.deepcopy(net).eval()
             ps.prune(alone, sparsity=level, granularity=granularity, layers=[target.name])
-            assert loss == pytest.approx(float(nn.functional.cross_entropy(alone(data[0]), data[1])), rel=1e-5)
+            assert loss == pytest.approx(nn.functional.cross_entropy(alone(data[0]), data[1]).item(), rel=1e-5)
 
 
 def test_increases_never_fall():

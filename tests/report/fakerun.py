@@ -130,7 +130,7 @@ def plane(made: Made, group: str, phase: str, epoch: float, progress: float, spa
             squeeze = 0.25 * depth * max(0.0, progress - 0.5) if group == "tanh" else 0.0
             x = min(LOG2_N, top * (0.55 + 0.45 * progress ** (0.3 + depth) - squeeze) * (1 - 0.4 * sparsity * depth) + 0.15 * rng.normal())
             y = min(H_Y, H_Y * (1 - 0.5 * depth * (1 - progress)) * (1 - 0.3 * sparsity * depth) + 0.04 * rng.normal())
-            details = {"ceiling": LOG2_N, "order": order, "h_x": LOG2_N, "h_y": H_Y, "log2_n": LOG2_N}
+            details = {"ceiling": LOG2_N, "layer_order": order, "h_x": LOG2_N, "h_y": H_Y, "log2_n": LOG2_N}
             details |= {k: v for k, v in spec.items() if k != "name"} | {"resolution": resolution(made, spec, order)}
             common = {"phase": phase, "epoch": epoch, "split": "all", "layer": layer, "unit": "bits", "n": 1024, "estimator": spec["name"]}
             flags = {"flags": ["saturated"] if x > LOG2_N - 0.1 else []}

@@ -196,9 +196,10 @@ def test_estimates_side_by_side_and_their_settling(browser, tmp_path):
     made = Made(groups=("",), seeds=2, epochs=2, finetune=0, variants={"tanh": ((None,), False)}, specs=specs, convergence=True)
     run = make_run(tmp_path, made)
     mine = (run.records["estimator"] == "renyi") & (run.records["layer"] == "h3") & (run.records["metric"] == "mi_label")
-    run.records.loc[mine, "parameters"] = '{"order": 2, "flags": ["exceeds-earlier-layer"], "resolution": "r"}'
+    run.records.loc[mine, "parameters"] = '{"layer_order": 2, "flags": ["exceeds-earlier-layer"], "resolution": "r"}'
     refused = (run.records["estimator"] == "renyi") & (run.records["layer"] == "h1") & (run.records["phase"] == "train")
-    run.records.loc[refused, ["value", "parameters"]] = [float("nan"), '{"order": 0, "flags": ["refused"], "why": "too many samples"}']
+    told = '{"layer_order": 0, "flags": ["refused"], "why": "too many samples"}'
+    run.records.loc[refused, ["value", "parameters"]] = [float("nan"), told]
     opened = Opened(browser, write_report(run))
     plane = opened.page.locator("#plane")
     assert plane.get_by_role("button", name="estimators").get_attribute("aria-pressed") == "true"

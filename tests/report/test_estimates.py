@@ -75,6 +75,16 @@ def test_values_above_an_earlier_layer_are_marked_and_explained(tmp_path):
     assert "data-processing" not in " ".join(caveats.caveats(run, tables.summary_table(run), clean))
 
 
+def test_doubts_about_the_labels_information_are_told_too(tmp_path):
+    """A value far above H(Y) is a value of I(T;Y): flags of that axis count as much as those of I(X;T)."""
+    run = made_run(tmp_path)
+    mine = (run.records["estimator"] == "renyi") & (run.records["metric"] == "mi_label") & (run.records["layer"] == "h3")
+    change(run, mine, flags=["saturated", "above-ceiling"])
+    found = planes(run.records)
+    assert [e["flags"] for e in found.estimates if e["label"] == "renyi"] == [["above-ceiling"]]
+    assert "flagged: above-ceiling" in " ".join(caveats.caveats(run, tables.summary_table(run), found))
+
+
 def test_refused_values_are_listed_with_their_reason(tmp_path):
     run = made_run(tmp_path)
     mine = (run.records["estimator"] == "renyi") & (run.records["layer"] == "h1") & (run.records["metric"] != "entropy")

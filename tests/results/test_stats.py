@@ -109,6 +109,17 @@ def test_differences_are_paired_by_seed():
     assert row[["mean", "low", "high"]].tolist() == pytest.approx([-0.1] * 3)  # every pair differs by 0.1: no spread is left
 
 
+def test_a_baseline_of_several_levels_is_compared_like_with_like():
+    rows = [r for level, v in ((0.5, [0.9, 0.8]), (0.75, [0.7, 0.6])) for r in accuracies(v, "magnitude", level)]
+    rows += accuracies([0.95, 0.9], "other", 0.5) + accuracies([0.5, 0.5], "other", 0.75) + accuracies([0.4, 0.4], "other", 0.9)
+    frame = stats.paired_differences(records(rows), "accuracy", baseline="magnitude").set_index("sparsity")
+    assert frame["variant"].tolist() == ["other", "other"], "the reference itself and levels without a partner are absent"
+    assert frame["mean"].to_dict() == pytest.approx({0.5: 0.075, 0.75: -0.15})
+    rows += accuracies([0.99, 0.99], "magnitude", 0.0)
+    whole = stats.paired_differences(records(rows), "accuracy", baseline="magnitude")
+    assert whole[(whole["variant"] == "other") & (whole["sparsity"] == 0.9)]["mean"].item() == pytest.approx(-0.59)
+
+
 def test_without_a_baseline_sparsity_zero_of_the_variant_is_the_reference():
     rows = accuracies([0.9, 0.8], "w", 0.0) + accuracies([0.6, 0.6], "w", 0.9) + accuracies([0.1], "u", 0.9)
     frame = stats.paired_differences(records(rows), "accuracy")

@@ -27,8 +27,9 @@ def mi(
     estimators: Annotated[str, typer.Option("--estimators", "--estimator", help="auto, all, or names: ksg,gaussian-copula.")] = "auto",
     unit: Annotated[Literal["bits", "nats"], typer.Option("--unit", help="bits or nats.")] = "bits",
     uncertainty: Annotated[
-        Literal["subsampling", "jackknife"] | None, typer.Option("--uncertainty", help="Add an interval by subsampling or jackknife.")
-    ] = None,
+        Literal["auto", "extrapolation", "subsampling", "jackknife", "none"],
+        typer.Option("--uncertainty", help="How the interval is made; auto: by extrapolation in n where the method is biased."),
+    ] = "auto",
     seed: Annotated[int, typer.Option("--seed", help="Of everything that draws.")] = 0,
     settings: Annotated[
         list[str] | None, typer.Option("-s", "--set", metavar="KEY=VALUE", help="A parameter: -s k=5, or -s ksg.k=5 for one of several.")
@@ -51,7 +52,7 @@ def mi(
 
     one, other = read_variables(file, x, y)
     parameters = _parameters([parse_override(s) for s in settings or []], names)
-    rows = panel(one, other, names, unit=unit, seed=seed, parameters=parameters, uncertainty=uncertainty)
+    rows = panel(one, other, names, unit=unit, seed=seed, parameters=parameters, uncertainty=None if uncertainty == "none" else uncertainty)
     _print_panel(rows, unit, f"I({x}; {y}) of {file.name}, {len(one):,} samples")
     if len(rows) > 1:
         out.print(f"\n{agreement(rows)}", highlight=False, soft_wrap=True)
@@ -84,9 +85,7 @@ def _print_panel(rows: list[PanelRow], unit: str, title: str) -> None:
 
 
 def _interval(e: Estimate) -> str:
-    if e.interval is not None:
-        return f"[{e.interval[0]:.4f}, {e.interval[1]:.4f}]"
-    return "" if e.stderr is None else f"± {1.96 * e.stderr:.4f}"
+    return "" if e.interval is None else f"[{e.interval[0]:.4f}, {e.interval[1]:.4f}]"
 
 
 def _ceiling(e: Estimate) -> str:
@@ -94,7 +93,7 @@ def _ceiling(e: Estimate) -> str:
 
 
 def _stated(e: Estimate) -> str:
-    told = {k: v for k, v in e.parameters.items() if v is not None and k not in ("uncertainty", "tile")}
+    told = {k: v for k, v in e.parameters.items() if v is not None and k not in ("uncertainty", "tile", "bias_nats", "unchecked")}
     if "resolution" in told:
         return str(told["resolution"])
     return ", ".join(f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in told.items())

@@ -30,6 +30,7 @@ def load(
     scale: Literal["unit", "raw", "standard"] = "unit",
     pca: int | None = None,
     flatten: bool = False,
+    view: Literal["rows", "columns", "pixels"] | None = None,
     stratify: bool = True,
     split_seed: int | None = None,
 ) -> Dataset:
@@ -45,11 +46,12 @@ def load(
     scale              "unit": pixels in [0, 1]; "raw": as stored; "standard": mean 0, sd 1 per feature
     pca                number of components; both are fitted on train only
     flatten            (n, features) instead of (n, channels, height, width)
+    view               images as sequences (n, steps, features): a step for each of the "rows", "columns" or "pixels"
     stratify           all draws keep the class shares
     """
     place = None if directory is None else Path(directory)
     how = Preparation(
-        classes, test, train_size, test_size, validation, scale, pca, flatten, stratify, seed if split_seed is None else split_seed
+        classes, test, train_size, test_size, validation, scale, pca, flatten, view, stratify, seed if split_seed is None else split_seed
     )
     entry = datasets.get(name)
     if entry.traits.get("own"):

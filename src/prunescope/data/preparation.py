@@ -17,6 +17,7 @@ from prunescope.rng import numpy_generator
 from prunescope.types import ConfigError, DataError, Dataset, Split
 
 TEST_FRACTION = 0.2
+VIEWS = {"rows": (0, 2, 1, 3), "columns": (0, 3, 1, 2), "pixels": (0, 2, 3, 1)}  # axes of (n, c, h, w): steps first, then features
 SAME_ROWS = "FAULT, kept on purpose: the test part is the training rows, so test figures say nothing about unseen data."
 
 
@@ -32,12 +33,18 @@ class Preparation:
     scale: Literal["unit", "raw", "standard"] = "unit"
     pca: int | None = None
     flatten: bool = False
+    view: Literal["rows", "columns", "pixels"] | None = None
     stratify: bool = True
     split_seed: int = 0
 
     def __post_init__(self) -> None:
         if self.scale not in ("unit", "raw", "standard"):
             raise ConfigError(unknown("scale", str(self.scale), ["unit", "raw", "standard"]))
+        if self.view not in (None, *VIEWS):
+            raise ConfigError(unknown("view", str(self.view), list(VIEWS)))
+        if self.view is not None and (self.flatten or self.pca is not None):
+            other = "flatten" if self.flatten else "pca"
+            raise ConfigError(f'view = "{self.view}" and {other} are both set, and leave different shapes: set one of them')
         if not 0 <= self.validation < 1:
             raise ConfigError(f"validation = {self.validation}: expected a fraction of the training rows, 0 <= validation < 1")
         if isinstance(self.test, str) and self.test != "train":
@@ -158,7 +165,23 @@ def _transformed(name: str, arrays: list[Array], full_scale: float, how: Prepara
         notes.append(f"PCA to {how.pca} components, fitted on the training part, keeps {variance:.1%} of its variance.")
     elif not how.flatten:
         results = [x.reshape(shape) for x, shape in zip(results, shapes, strict=True)]
+    if how.view is not None:
+        results = [_sequences(name, x, how.view) for x in results]
+        notes.append(f"Images are read as sequences: a step for each of the {results[0].shape[1]} {how.view}.")
     return [x.astype(np.float32, copy=False) for x in results], notes
+
+
+def _sequences(name: str, x: Array, view: str) -> Array:
+    """Images (n, c, h, w) as (n, steps, features); pixels count row by row.
+
+    >>> _sequences("", np.arange(12).reshape(1, 1, 3, 4), "columns")[0].tolist()
+    [[0, 4, 8], [1, 5, 9], [2, 6, 10], [3, 7, 11]]
+    """
+    if x.ndim != 4:
+        raise ConfigError(f'{name}: view = "{view}" needs images (channels, height, width), and samples have shape {x.shape[1:]}')
+    moved = x.transpose(VIEWS[view])
+    steps = moved.shape[1] * moved.shape[2] if view == "pixels" else moved.shape[1]
+    return np.ascontiguousarray(moved.reshape(len(x), steps, math.prod(x.shape[1:]) // steps))
 
 
 def _standardised(arrays: list[Array]) -> list[Array]:

@@ -74,6 +74,7 @@ class Recorder:
             input_bins=settings.input_bins,
             input_range=settings.input_range,
             output=settings.output,
+            spatial=settings.spatial,
             loss=self.loss,
             seed=seed,
         )
@@ -186,7 +187,7 @@ def plane_records(points: Iterable[PlanePoint], ref: Reference, phase: str, step
     entropies = {"h_x": ref.input_entropy / LN2, "h_y": ref.label_entropy / LN2, "log2_n": math.log2(ref.n), "input": ref.text}
     for point in points:
         e = point.estimate
-        own = {"ceiling": e.ceiling, "flags": list(e.flags), "order": point.order, "resolution": point.resolution}
+        own = {"ceiling": e.ceiling, "flags": list(e.flags), "layer_order": point.order, "resolution": point.resolution}
         detail = {**e.parameters, **entropies, **own}
         text = parameters_text(detail)
         found.append(Record(point.quantity, e.value, e.unit, phase, step, epoch, split, point.layer, e.n, e.stderr, e.estimator, text))

@@ -182,7 +182,7 @@ def check_names(config: TrialConfig, where: str) -> None:
     for registry, section in ((datasets, config.data), (models, config.model)):
         _known(registry, section.name, where)
         entry = registry.get(section.name)
-        if entry.traits.get("own"):
+        if entry.traits.get("own") or entry.open:
             continue
         for option, value in (section.model_extra or {}).items():
             if isinstance(value, dict) and (option in registry or ":" in option):

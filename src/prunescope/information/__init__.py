@@ -2,9 +2,9 @@
 
 import prunescope.information.auto
 import prunescope.information.binning
+import prunescope.information.copula
 import prunescope.information.density
 import prunescope.information.discrete
-import prunescope.information.elliptical
 import prunescope.information.gaussian
 import prunescope.information.kernel
 import prunescope.information.knn

@@ -79,7 +79,8 @@ def binning(
     x, y: (..., n, d) floating, binned by one grid each, or (..., n) labels, taken as they are.
     Fails: with bins^d cells above about n / 10 it tends to log n whatever the dependence (see the "saturated" flag), with few bins it
     misses detail finer than a bin; the value speaks about this resolution, never about the continuous variables.
-    Errors: EstimateError for a grid that cannot be made.
+    Source: Shwartz-Ziv & Tishby 2017, sec. 3.1 (equal bins); plug-in entropy, Paninski 2003, eq. 3.
+    See docs/science/estimators/binning.md#binning. Errors: EstimateError for a grid that cannot be made.
 
     >>> import torch
     >>> t = torch.tensor([[-0.9], [-0.8], [0.8], [0.9]])

@@ -19,7 +19,7 @@ Layers = list[tuple[Tensor, Tensor]]
 
 
 def layers(widths: Sequence[int], generator: Generator, *, last: float = 1.0) -> Layers:
-    """Weights and biases of a ReLU network, He-uniform, those of the last layer times `last`."""
+    """Weights and biases of a network, He-uniform, those of the last layer times `last`."""
     made = []
     for fan_in, fan_out in itertools.pairwise(widths):
         weight = (2 * torch.rand(fan_in, fan_out, generator=generator) - 1) * math.sqrt(6 / fan_in)
@@ -29,9 +29,12 @@ def layers(widths: Sequence[int], generator: Generator, *, last: float = 1.0) ->
 
 
 def network(values: Tensor, parts: Layers) -> Tensor:
-    """Outputs (rows, width) of the ReLU network on `values` (rows, columns)."""
+    """Outputs (rows, width) of the network on `values` (rows, columns).
+
+    Its hidden units are smooth (SiLU, x / (1 + exp(-x))): a log density ratio bends everywhere, which pieces of planes have to imitate.
+    """
     for weight, bias in parts[:-1]:
-        values = torch.relu(torch.addmm(bias, values, weight))
+        values = torch.nn.functional.silu(torch.addmm(bias, values, weight))
     return torch.addmm(parts[-1][1], values, parts[-1][0])
 
 
@@ -40,20 +43,20 @@ class Critic:
 
     The networks see the first dx and dy columns; the start sees what columns follow, or the same ones where none do.
 
-    "separable"  f(x) . g(y): one network for x, one for y, all pairs by a matrix product
+    "separable"  f(x) . g(y) + u(x) + v(y): one network for x, one for y, all pairs by a matrix product
     "joint"      a network on (x, y): dearer by the number of pairs, needs no product structure
     """
 
     def __init__(
-        self, dx: int, dy: int, *, shape: Shape, hidden: Sequence[int], embedding: int = 32, start: Start | None, generator: Generator
+        self, dx: int, dy: int, *, shape: Shape, hidden: Sequence[int], embedding: int = 16, start: Start | None, generator: Generator
     ) -> None:
         self.shape, self.start, self.dx, self.dy = shape, start, dx, dy
         if shape == "separable":
-            # x's side ends at zero: before training the critic IS its start
-            self.parts = [
-                layers([dx, *hidden, embedding], generator, last=0.0),
-                layers([dy, *hidden, embedding], generator, last=1 / math.sqrt(embedding)),
-            ]
+            # x's side and v end at zero: before training the critic IS its start
+            left = layers([dx, *hidden, embedding + 1], generator, last=0.0)
+            right = layers([dy, *hidden, embedding + 1], generator, last=1 / math.sqrt(embedding))
+            right[-1][0].data[:, -1] = 0
+            self.parts = [left, right]
         else:
             self.parts = [layers([dx + dy, *hidden, 1], generator, last=0.0)]
 
@@ -70,11 +73,12 @@ class Critic:
 
     def _learned(self, x: Tensor, y: Tensor) -> Tensor:
         if self.shape == "separable":
-            return network(x, self.parts[0]) @ network(y, self.parts[1]).T
+            f, g = network(x, self.parts[0]), network(y, self.parts[1])
+            return torch.addmm(f[:, -1:] + g[:, -1], f[:, :-1], g[:, :-1].T)
         first, *rest = self.parts[0]
         # the first layer is linear: its two halves are applied once a row instead of once a pair
         left, right = x @ first[0][: x.shape[1]], y @ first[0][x.shape[1] :]
-        joined = torch.relu(left[:, None] + right[None] + first[1])
+        joined = torch.nn.functional.silu(left[:, None] + right[None] + first[1])
         return network(joined.reshape(-1, joined.shape[-1]), rest).reshape(len(x), len(y))
 
 

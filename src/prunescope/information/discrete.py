@@ -16,6 +16,7 @@ from prunescope.information.raw import Raw
 from prunescope.registry import estimators
 from prunescope.types import EstimateError
 
+FEW_A_CELL = 5  # samples a seen cell below which counts are flagged
 Correction = Literal["none", "miller-madow", "shrinkage", "chao-shen", "nsb"]
 
 
@@ -122,7 +123,13 @@ def groups_mi(x: Groups, y: Groups, correction: Correction = "none", shape: tupl
         marginal = groups_entropy(x, correction) + groups_entropy(y, correction)
         value = marginal - groups_entropy(both, correction, cells)
     stderr = _plugin_stderr(x, y, both)
-    return Raw(_shaped(value, shape), _shaped(stderr, shape), detail={} if correction == "none" else {"correction": correction})
+    detail = {} if correction == "none" else {"correction": correction}
+    return Raw(_shaped(value, shape), _shaped(stderr, shape), None, undersampled(both), detail)
+
+
+def undersampled(groups: Groups) -> tuple[str, ...]:
+    """The flag "undersampled" where any batch has fewer than 5 samples a cell that was seen: series in 1 / n then say little."""
+    return ("undersampled",) if bool((FEW_A_CELL * groups.sizes > groups.n).any()) else ()
 
 
 def groups_conditional_mi(x: Groups, y: Groups, z: Groups, correction: Correction, shape: tuple[int, ...]) -> Raw:
@@ -221,15 +228,16 @@ def _discrete(name: str, correction: Correction, source: str, *, consistent: boo
     entropy, conditional = _corrected(correction)
     return estimators(
         name, source=source, x="discrete", y="discrete", symmetric=True, invariant=("relabel", "permutation"), batched=True,
-        consistent=consistent, quantities=("mi", "entropy", "cmi"), entropy=entropy, conditional=conditional,
+        consistent=consistent, quantities=("mi", "entropy", "cmi"), entropy=entropy, conditional=conditional, interval="extrapolation",
     )  # fmt: skip
 
 
 @_discrete("plugin", "none", "Paninski 2003, eq. 3; standard error Moddemeijer 1989, eq. 13")
 def plugin(x: Tensor, y: Tensor) -> Raw:
-    """Mutual information (nats) of the relative frequencies of labels x and y, both (..., n) int64.
+    """Mutual information (nats) of the relative frequencies of labels x and y, both (..., n) int64: H(x) + H(y) - H(x, y).
 
     Exact for the empirical distribution. Fails with few samples a cell: biased high by about (cells_xy - cells_x - cells_y + 1) / 2n.
+    Source: Paninski 2003, eq. 3; standard error Moddemeijer 1989, eq. 13. See docs/science/estimators/discrete.md#plugin.
 
     >>> round(float(plugin(torch.tensor([0, 0, 1, 1]), torch.tensor([0, 0, 1, 1])).value) / math.log(2), 12)
     1.0
@@ -242,6 +250,7 @@ def miller_madow(x: Tensor, y: Tensor) -> Raw:
     """Mutual information (nats) of labels (..., n) with the first-order bias (cells - 1) / 2n of each entropy taken off.
 
     Fails where cells are seen once or never: the series behind the correction needs several samples a cell.
+    Source: Miller 1955; Paninski 2003, eq. 4. See docs/science/estimators/discrete.md#miller-madow.
     """
     return _mi(x, y, "miller-madow")
 
@@ -250,7 +259,9 @@ def miller_madow(x: Tensor, y: Tensor) -> Raw:
 def shrinkage(x: Tensor, y: Tensor) -> Raw:
     """Mutual information (nats) of labels (..., n) from a joint table shrunk towards the uniform one, James-Stein style.
 
-    Never negative. Fails for strong dependence and few samples: the uniform target pulls the value towards 0.
+    p = w / cells + (1 - w) count / n, the weight w from the data. Never negative. Fails for strong dependence and few samples: the
+    uniform target pulls the value towards 0. Source: Hausser & Strimmer 2009, eq. 8 and 14.
+    See docs/science/estimators/discrete.md#shrinkage.
     """
     return _mi(x, y, "shrinkage")
 
@@ -259,7 +270,9 @@ def shrinkage(x: Tensor, y: Tensor) -> Raw:
 def chao_shen(x: Tensor, y: Tensor) -> Raw:
     """Mutual information (nats) of labels (..., n) with coverage-adjusted entropies, which allow for unseen cells.
 
-    Fails when almost all cells are singletons: the coverage is then a guess, and the difference of entropies varies much.
+    H = -sum C p ln(C p) / (1 - (1 - C p)^n), C the share of samples in cells seen more than once, p = count / n. Fails when almost all
+    cells are singletons: the coverage is then a guess, and the difference of entropies varies much, below 0 too.
+    Source: Chao & Shen 2003, eq. 4 to 6. See docs/science/estimators/discrete.md#chao-shen.
     """
     return _mi(x, y, "chao-shen")
 
@@ -268,6 +281,8 @@ def chao_shen(x: Tensor, y: Tensor) -> Raw:
 def nsb(x: Tensor, y: Tensor) -> Raw:
     """Mutual information (nats) of labels (..., n) from Bayesian entropies whose prior is flat in the expected entropy.
 
-    The support is the seen values of each variable, and all their pairs. Fails for long-tailed tables, which the prior does not know.
+    H is the posterior mean over Dirichlet priors of all concentrations. The support is the seen values of each variable, and all their
+    pairs. Fails for long-tailed tables, which the prior does not know, and reads low where few of the pairs ever occur.
+    Source: Nemenman, Shafee & Bialek 2002, eq. 9 to 15. See docs/science/estimators/discrete.md#nsb.
     """
     return _mi(x, y, "nsb")

@@ -7,16 +7,14 @@ not elliptical: `auto` tests for that before it believes the value.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy import optimize, special, stats
-from torch import Generator, Tensor
+from torch import Tensor
 
-from prunescope.information.raw import Raw
-from prunescope.registry import estimators
 from prunescope.types import EstimateError
 
 Floats = NDArray[np.float64]
@@ -131,43 +129,26 @@ def _form(values: Tensor, matrix: Tensor) -> Tensor:
     return ((values @ matrix) * values).sum(1)
 
 
-@estimators(
-    "elliptical-copula", source="Student-t entropy: Arellano-Valle et al. 2013, eq. 7; bias of determinants: Misra et al. 2005",
-    x="continuous", y="continuous", symmetric=True, batched=True, consistent=False, invariant=("shift", "scale", "permutation"),
-    quantities=("mi",),
-)  # fmt: skip
-def elliptical_copula(x: Tensor, y: Tensor, *, generator: Generator | None = None) -> Raw:
-    """Mutual information in nats of the normal or Student-t copula that fits x (..., n, dx) and y (..., n, dy) best.
-
-    Normal scores' correlation gives the normal part, less its finite-sample bias; Student's degrees of freedom, where they raise the
-    likelihood by more than ln(n) / 2, add what columns of common scale share. Wrong where the dependence is not elliptical.
-    Standard error: of the mean of the fitted log density ratio. Errors: n <= dx + dy + 1, columns that determine each other.
-    """
-    batch = x.shape[:-2]
-    values, errors, freedoms = [], [], []
-    for a, b in zip(x.reshape(-1, *x.shape[-2:]), y.reshape(-1, *y.shape[-2:]), strict=True):
-        first, second = (part.detach().cpu().double().numpy() for part in (a, b))
-        fit = fit_elliptical(first, second)
-        values.append(fit.mi)
-        errors.append(fit.standard_error(first, second))
-        freedoms.append(fit.dof)
-    value, error = (torch.tensor(v, dtype=torch.float64).reshape(batch) for v in (values, errors))
-    return Raw(value, error, detail={"dof": freedoms[0] if len(freedoms) == 1 else freedoms})
-
-
-def fit_elliptical(x: Floats, y: Floats) -> Elliptical:
-    """The normal or Student-t copula of greatest likelihood: Student's where it gains more than ln(n) / 2 nats (BIC)."""
+def normal_fit(x: Floats, y: Floats) -> Elliptical:
+    """The normal copula, its correlation (no unit) that of the normal scores. Errors: n <= dx + dy + 1, singular correlation."""
     both = np.concatenate([x, y], axis=1)
     n, d = both.shape
     if n <= d + 1:
         raise EstimateError(f"elliptical copula: {d} columns need more than {d + 1} samples, {n} came: reduce the columns first (PCA)")
-    ranks = half_ranks(both)
-    normal = np.atleast_2d(np.corrcoef(scores(ranks).T))
+    normal = np.atleast_2d(np.corrcoef(scores(half_ranks(both)).T))
     if not np.linalg.eigvalsh(normal)[0] > 1e-9:
         raise EstimateError("elliptical copula: columns of x and y determine each other (singular correlation): drop copies of columns")
-    dof = _degrees_of_freedom(both[:: math.ceil(n / ROWS)])
-    correlation = normal if math.isinf(dof) else _correlation(scores(ranks, dof), dof, normal)
-    return Elliptical(correlation, dof, x.shape[1], n)
+    return Elliptical(normal, math.inf, x.shape[1], n)
+
+
+def fit_elliptical(x: Floats, y: Floats) -> Elliptical:
+    """The normal or Student-t copula of greatest likelihood: Student's where it gains more than ln(n) / 2 nats (BIC)."""
+    normal = normal_fit(x, y)
+    both = np.concatenate([x, y], axis=1)
+    dof = _degrees_of_freedom(both[:: math.ceil(len(both) / ROWS)])
+    if math.isinf(dof):
+        return normal
+    return replace(normal, correlation=_correlation(scores(half_ranks(both), dof), dof, normal.correlation), dof=dof)
 
 
 def _degrees_of_freedom(both: Floats) -> float:

@@ -14,12 +14,13 @@ from torch import Tensor
 
 from prunescope.information.raw import Raw
 from prunescope.information.samples import Columns, columns, pair
-from prunescope.information.uncertainty import METHODS, Spread
+from prunescope.information.uncertainty import LEAST_PART, METHODS, Spread, extrapolation, extrapolation_or_own
 from prunescope.registry import Entry, estimators, unknown
 from prunescope.rng import torch_generator
 from prunescope.types import LN2, ConfigError, Estimate, EstimateError, Unit
 
-Uncertainty = Literal["subsampling", "jackknife"] | None
+Uncertainty = Literal["auto", "extrapolation", "subsampling", "jackknife"] | None
+KNOWN = ("auto", "extrapolation", *METHODS)
 NEAR_CEILING = 0.1 * LN2
 
 
@@ -29,7 +30,7 @@ def mutual_information(
     estimator: str = "auto",
     *,
     unit: Unit = "bits",
-    uncertainty: Uncertainty = None,
+    uncertainty: Uncertainty = "auto",
     seed: int = 0,
     **parameters: Any,
 ) -> Estimate | list[Estimate]:
@@ -38,7 +39,10 @@ def mutual_information(
     x, y        (n,) whole numbers, truth values or strings are labels; (n,) or (n, d) floating numbers are continuous;
                 (..., n, d) is a batch. Arrays, tensors, lists, Series and DataFrames are taken.
     estimator   a name of `prunescope list estimators`, or "module:function" of your own; "auto" chooses and says why
-    uncertainty "subsampling" or "jackknife" adds a standard error and a 95 % interval; else the method's own, if it has one
+    uncertainty how the 95 % interval is made. "auto": "extrapolation" for estimators that are consistent but biased at any n (its trait
+                `interval`; two to four times the work), else the method's own; and the tests of the method's assumptions, which add
+                flags. "extrapolation" (statistical error and bias), "subsampling", "jackknife" (no bias) for any estimator.
+                None: the bare value and the method's own standard error, no interval, nothing tested.
     Errors: EstimateError for samples that cannot be used, ConfigError for an unknown estimator or parameter.
 
     >>> print(mutual_information([0, 0, 1, 1], ["a", "a", "b", "b"], "plugin").value)
@@ -53,7 +57,7 @@ def entropy(
     estimator: str | None = None,
     *,
     unit: Unit = "bits",
-    uncertainty: Uncertainty = None,
+    uncertainty: Uncertainty = "auto",
     seed: int = 0,
     **parameters: Any,
 ) -> Estimate | list[Estimate]:
@@ -76,7 +80,7 @@ def conditional_mutual_information(
     estimator: str | None = None,
     *,
     unit: Unit = "bits",
-    uncertainty: Uncertainty = None,
+    uncertainty: Uncertainty = "auto",
     seed: int = 0,
     **parameters: Any,
 ) -> Estimate | list[Estimate]:
@@ -122,12 +126,48 @@ class _Job:
         """Whether the method draws numbers: each element of a batch then gets its own stream, the one it would get alone."""
         return "generator" in inspect.signature(self.function).parameters
 
-    def spread(self, parts: list[Columns]) -> Spread | None:
-        """Standard error from parts of the samples, where one was asked for."""
-        if self.uncertainty is None:
-            return None
-        method = METHODS[self.uncertainty]
-        return method(lambda rows: float(self.raw([p.take(rows) for p in parts]).value), parts[0].n, seed=self.seed)
+    @property
+    def looks(self) -> bool:
+        """Whether the samples are looked at beyond one call of the method: each element of a batch is then on its own."""
+        return self.uncertainty not in (None, "auto") or (self.uncertainty == "auto" and self._asks)
+
+    @property
+    def _asks(self) -> bool:
+        traits = self.entry.traits
+        return traits.get("interval") == "extrapolation" or (self.quantity == "mi" and "check" in traits)
+
+    def spread(self, parts: list[Columns], raw: Raw) -> Spread | None:
+        """Standard error, interval and flags from parts of the samples, where that was asked for."""
+
+        def compute(rows: Tensor) -> float:
+            return float(self.raw([p.take(rows) for p in parts]).value)
+
+        if self.uncertainty in METHODS:
+            return METHODS[self.uncertainty](compute, parts[0].n, seed=self.seed)
+        if self.uncertainty == "extrapolation":
+            return extrapolation(compute, parts[0].n, seed=self.seed, **self._known(parts, raw))
+        if self.uncertainty == "auto" and self.entry.traits.get("interval") == "extrapolation":
+            return extrapolation_or_own(compute, parts[0].n, seed=self.seed, **self._known(parts, raw))
+        return None
+
+    def _known(self, parts: list[Columns], raw: Raw) -> dict[str, Any]:
+        """What extrapolation starts from: the value, its own error, the slowest rate of the bias, and the value on normal scores."""
+        traits = self.entry.traits
+        columns = sum(p.values.shape[-1] for p in parts if p.kind != "discrete")
+        rate = traits["rate"](columns) if "rate" in traits else 1 / max(1, columns)
+        other = None
+        if traits.get("coordinates") and columns and self.quantity != "entropy":
+            other = float(self.raw([p.on_normal_scores() for p in parts]).value)
+        own = 0.0 if raw.stderr is None or not math.isfinite(float(raw.stderr)) else float(raw.stderr)
+        return {"value": float(raw.value), "own": own, "rate": rate, "other": other}
+
+    def doubts(self, parts: list[Columns]) -> tuple[str, ...]:
+        """Flags from the test of what the method assumes, where it has one."""
+        check = self.entry.traits.get("check")
+        if check is None or self.uncertainty is None or self.quantity != "mi":
+            return ()
+        found: tuple[str, ...] = check(*_arguments(self.entry, parts))
+        return found
 
     def raw(self, parts: list[Columns]) -> Raw:
         options = dict(self.parameters)
@@ -142,8 +182,8 @@ def _job(
 ) -> _Job:
     if unit not in ("bits", "nats"):
         raise EstimateError(f"unit {unit!r}: expected 'bits' or 'nats'")
-    if uncertainty is not None and uncertainty not in METHODS:
-        raise EstimateError(f"uncertainty {uncertainty!r}: expected None, 'subsampling' or 'jackknife'")
+    if uncertainty is not None and uncertainty not in KNOWN:
+        raise EstimateError(f"uncertainty {uncertainty!r}: expected None or one of {', '.join(KNOWN)}")
     function = _quantity(entry, quantity)
     _known_parameters(entry, function, parameters)
     return _Job(entry, function, parameters, unit, uncertainty, seed, quantity)
@@ -156,7 +196,7 @@ def _run(job: _Job, parts: list[Columns]) -> Estimate | list[Estimate]:
     if not batch:
         return _single(job, parts)
     singles = [[p.at(i) for p in parts] for i in itertools.product(*map(range, batch))]
-    whole = job.entry.traits.get("batched") and job.uncertainty is None and not job.random
+    whole = job.entry.traits.get("batched") and not job.looks and not job.random
     if not whole or any(p.constant or "degenerate" in p.flags for s in singles for p in s):
         return [_single(job, s) for s in singles]
     return _batched(job, [_expanded(p, batch) for p in parts], singles)
@@ -171,7 +211,10 @@ def _single(job: _Job, parts: list[Columns]) -> Estimate:
         flags = tuple(dict.fromkeys((*flags, "degenerate")))
         return Estimate(0.0, job.unit, parts[0].n, job.entry.name, stated, 0.0, None, 0.0, flags)
     raw = job.raw(parts)
-    return _report(job, raw, parts, float(raw.value), flags, job.spread(parts))
+    value = float(raw.value)
+    if not math.isfinite(value):
+        raise EstimateError(f"estimator {job.entry.name!r} returned {value} on these samples: try another one or other parameters")
+    return _report(job, raw, parts, value, (*flags, *job.doubts(parts)), job.spread(parts, raw))
 
 
 def _batched(job: _Job, parts: list[Columns], singles: list[list[Columns]]) -> list[Estimate]:
@@ -197,17 +240,21 @@ def _report(
     if not math.isfinite(value):
         raise EstimateError(f"estimator {job.entry.name!r} returned {value} on these samples: try another one or other parameters")
     stderr = None if raw.stderr is None else float(raw.stderr)
-    half = None if stderr is None else 1.96 * stderr
-    stated = {**_defaults(job.function), **job.parameters, **raw.detail}
+    interval, stated = None, {**_defaults(job.function), **job.parameters, **raw.detail}
     if spread is not None:
-        stderr, half, stated = spread.stderr, spread.half_width, {**stated, **spread.stated}
-    elif stderr is not None:
+        stderr, interval, stated = spread.stderr, (value - spread.below, value + spread.above), {**stated, **spread.stated}
+    elif raw.interval is not None and job.uncertainty is not None:
+        ends = float(raw.interval[0]), float(raw.interval[1])
+        interval = ends if all(map(math.isfinite, ends)) else None
+        stated.setdefault("uncertainty", "the estimator's own 95 % interval")
+    elif stderr is not None and job.uncertainty is not None:
+        interval = value - 1.96 * stderr, value + 1.96 * stderr
         stated["uncertainty"] = "the estimator's own standard error, 95 % normal interval"
     ceiling = capacity(raw, parts)
-    found = (*flags, *raw.flags, *(("saturated",) if saturated(value, ceiling) else ()))
+    few = ("few-samples",) if parts[0].n < LEAST_PART else ()
+    found = (*flags, *raw.flags, *few, *(() if spread is None else spread.flags), *ceiling_flags(value, ceiling, interval))
     estimate = Estimate(
-        value, "nats", parts[0].n, job.entry.name, stated, stderr, None if half is None else (value - half, value + half),
-        ceiling, tuple(dict.fromkeys(found)),
+        value, "nats", parts[0].n, job.entry.name, stated, stderr, interval, ceiling, tuple(dict.fromkeys(found)),
     )  # fmt: skip
     return estimate.to(job.unit)
 
@@ -224,6 +271,18 @@ def capacity(raw: Raw, parts: list[Columns]) -> float:
 def saturated(value: float, ceiling: float) -> bool:
     """Whether a value in nats lies within 0.1 bit of its ceiling (half the ceiling where that is below 0.2 bit)."""
     return value >= ceiling - min(NEAR_CEILING, ceiling / 2)
+
+
+def ceiling_flags(value: float, ceiling: float, interval: tuple[float, float] | None = None) -> tuple[str, ...]:
+    """"saturated" for a value (nats) near or above its ceiling; "above-ceiling" beyond it by more than 0.1 bit and than its interval.
+
+    >>> ceiling_flags(1.0, 1.0), ceiling_flags(1.2, 1.0), ceiling_flags(1.2, 1.0, (0.9, 1.5))
+    (('saturated',), ('saturated', 'above-ceiling'), ('saturated',))
+    """
+    if not saturated(value, ceiling):
+        return ()
+    above = value - ceiling > NEAR_CEILING and (interval is None or interval[0] > ceiling)
+    return ("saturated", "above-ceiling") if above else ("saturated",)
 
 
 def _arguments(entry: Entry, parts: list[Columns]) -> list[Tensor]:

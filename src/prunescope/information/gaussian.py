@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from scipy.special import ndtri
 from scipy.stats import chi2
 from torch import Tensor
 
-from prunescope.information.partition import Floats
+from prunescope.information.misfit import not_normal
+from prunescope.information.ranks import normal_scores, score_rows
 from prunescope.information.raw import Raw
 from prunescope.registry import estimators
 from prunescope.types import EstimateError
@@ -39,9 +36,22 @@ def _whitening(r: Tensor) -> tuple[Tensor, Tensor]:
 def canonical_correlations(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Canonical correlations (unitless) of x (..., n, dx) and y (..., n, dy), largest first, and both ranks. Hotelling 1936."""
     a, b = _centred(x), _centred(y)
-    (wa, ra), (wb, rb) = _whitening(a.mT @ a), _whitening(b.mT @ b)
-    rho = torch.linalg.svdvals(wa.mT @ (a.mT @ b) @ wb).clamp_max(1.0)
+    return _canonical(a.mT @ a, b.mT @ b, a.mT @ b)
+
+
+def _canonical(rx: Tensor, ry: Tensor, cross: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    (wa, ra), (wb, rb) = _whitening(rx), _whitening(ry)
+    rho = torch.linalg.svdvals(wa.mT @ cross @ wb).clamp_max(1.0)
     return rho, ra, rb
+
+
+def _of_scores(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """As `canonical_correlations`, of the normal scores: their mean is 0, so that one product of the scores with themselves holds all."""
+    z, dx = score_rows([x, y]), x.shape[-1]
+    products = torch.from_numpy(z @ z.swapaxes(-1, -2))  # numpy forms only half of an array's product with itself
+    lengths = products.diagonal(dim1=-2, dim2=-1).clamp_min(torch.finfo(torch.float64).tiny).sqrt()
+    r = products / (lengths[..., :, None] * lengths[..., None, :])
+    return _canonical(r[..., :dx, :dx], r[..., dx:, dx:], r[..., :dx, dx:])
 
 
 def _pairs_information(rho: Tensor) -> Tensor:
@@ -64,10 +74,11 @@ def _need(n: int, d: int, what: str = "samples") -> None:
         raise EstimateError(f"covariance of {d} columns: expected at least {d + 2} {what}, got {n}; reduce the columns first (pca)")
 
 
-def _gaussian(x: Tensor, y: Tensor, correct: bool) -> Raw:
+def _gaussian(x: Tensor, y: Tensor, correct: bool, *, scores: bool = False) -> Raw:
+    """From the canonical correlations of the columns, or of their normal scores."""
     n = x.shape[-2]
     _need(n, x.shape[-1] + y.shape[-1])
-    rho, ranks_x, ranks_y = canonical_correlations(x, y)
+    rho, ranks_x, ranks_y = (_of_scores if scores else canonical_correlations)(x, y)
     value = _pairs_information(rho).sum(-1).cpu()
     if correct:
         value = value - _bias(n, ranks_x, ranks_y)
@@ -116,6 +127,20 @@ def _entropy(x: Tensor, *, correct: bool = True) -> Raw:
     return Raw(torch.tensor(values, dtype=torch.float64).reshape(x.shape[:-2]), ceiling=math.inf)
 
 
+def copula_fits(x: Tensor, y: Tensor) -> tuple[str, ...]:
+    """The flag "not-gaussian" where the normal copula surely does not fit x (n, dx) and y (n, dy); labels are not tested."""
+    return ("not-gaussian",) if y.is_floating_point() and not_normal(x, y) else ()
+
+
+def moments_fit(x: Tensor, y: Tensor) -> tuple[str, ...]:
+    """The same, and where the columns' shapes alone move the value (nats) by more than twice its standard error: ranks tell."""
+    if not y.is_floating_point():
+        return ()
+    plain, ranked = _gaussian(x, y, True), _gaussian(normal_scores(x), normal_scores(y), True)
+    error = float(plain.stderr) if plain.stderr is not None else math.inf
+    return ("not-gaussian",) if abs(float(plain.value - ranked.value)) > 2 * error else copula_fits(x, y)
+
+
 @estimators(
     "gaussian",
     source="Cover & Thomas 2006, eq. 8.56 (log det); bias Misra, Singh & Demchuk 2005, eq. 1.3",
@@ -128,46 +153,22 @@ def _entropy(x: Tensor, *, correct: bool = True) -> Raw:
     quantities=("mi", "entropy", "cmi"),
     entropy=_entropy,
     conditional=_conditional,
+    check=moments_fit,
 )
 def gaussian(x: Tensor, y: Tensor, *, correct: bool = True) -> Raw:
     """Mutual information (nats) of jointly Gaussian variables with these covariances, -0.5 sum log(1 - rho^2) over canonical pairs.
 
     x (..., n, dx), y (..., n, dy) floating or labels (..., n), then 0.5 log det of all minus the classes' mean. Exact for
     Gaussian data, with the finite-sample bias taken off. Standard error from the variance of the information density, sum rho^2 / n.
-    Fails: sees only linear dependence (y = x^2 gives 0), and is drawn by outliers. Errors: n < dx + dy + 2.
+    Fails: sees only linear dependence (y = x^2 gives 0), and is drawn by outliers; no bound where the variables are not Gaussian, with
+    labels it can exceed H(y). Source: Cover & Thomas 2006, eq. 8.56 (log det); bias Misra, Singh & Demchuk 2005, eq. 1.3.
+    See docs/science/estimators/gaussian.md#gaussian. Errors: n < dx + dy + 2.
 
     >>> t = torch.tensor([[1.0], [-1.0], [1.0], [-1.0]]); u = torch.tensor([[1.0], [1.0], [-1.0], [-1.0]])
     >>> abs(float(gaussian(t, u, correct=False).value)) < 1e-12
     True
     """
     return _gaussian(x, y, correct) if y.is_floating_point() else _labelled(x, y, correct)
-
-
-def normal_scores(x: Tensor) -> Tensor:
-    """Columns of x (..., n, d) mapped to normal quantiles (standard deviations) of rank / (n + 1), float64; ties share their mean.
-
-    >>> [round(v, 9) for v in normal_scores(torch.tensor([[5.0], [1.0], [3.0]])).flatten().tolist()]
-    [0.67448975, -0.67448975, 0.0]
-    """
-    columns = np.ascontiguousarray(x.detach().cpu().numpy().swapaxes(-1, -2))
-    n = columns.shape[-1]
-    table = ndtri(np.arange(1, n + 1) / (n + 1))
-    out = np.empty(columns.shape)
-    for column, scores in zip(columns.reshape(-1, n), out.reshape(-1, n), strict=True):
-        order = np.argsort(column)
-        scores[order] = _shared(column[order], table)
-    return torch.from_numpy(out.swapaxes(-1, -2))
-
-
-def _shared(ranked: NDArray[Any], table: Floats) -> Floats:
-    """The table, equal values of the sorted column sharing the mean of their places."""
-    new = np.ones(len(ranked), dtype=bool)
-    np.not_equal(ranked[1:], ranked[:-1], out=new[1:])
-    if new.all():
-        return table
-    runs = np.cumsum(new) - 1
-    shared: Floats = (np.bincount(runs, table) / np.bincount(runs))[runs]
-    return shared
 
 
 def _copula_conditional(x: Tensor, y: Tensor, z: Tensor, *, correct: bool = True) -> Raw:
@@ -186,16 +187,19 @@ def _copula_conditional(x: Tensor, y: Tensor, z: Tensor, *, correct: bool = True
     consistent=False,
     quantities=("mi", "cmi"),
     conditional=_copula_conditional,
+    check=copula_fits,
 )
 def gaussian_copula(x: Tensor, y: Tensor, *, correct: bool = True) -> Raw:
     """Mutual information (nats) of a Gaussian copula: every column becomes normal scores of its ranks, then as "gaussian".
 
-    x (..., n, dx), y (..., n, dy) floating or labels (..., n). A lower bound for large n whatever the marginals; robust to outliers.
-    Fails: dependence that is not monotone is invisible (circle, XOR, y = x^2). Errors: n < dx + dy + 2.
+    x (..., n, dx), y (..., n, dy) floating or labels (..., n). For one column each a lower bound at large n, whatever the marginals; for
+    more columns no bound. Robust to outliers. Fails: dependence that is not monotone is invisible (circle, XOR, y = x^2), that of tails
+    too; reads high where x's own columns depend on each other in another way (a ring). Source: Ince et al. 2017, eq. 13 to 16.
+    See docs/science/estimators/gaussian.md#gaussian-copula. Errors: n < dx + dy + 2.
     """
     if not y.is_floating_point():
         return _labelled(normal_scores(x), y, correct)
-    return _gaussian(normal_scores(x), normal_scores(y), correct)
+    return _gaussian(x, y, correct, scores=True)
 
 
 def _significant(rho: Tensor, n: int, dx: int, dy: int, level: float) -> Tensor:
@@ -217,12 +221,15 @@ def _significant(rho: Tensor, n: int, dx: int, dy: int, level: float) -> Tensor:
     batched=True,
     consistent=False,
     quantities=("mi",),
+    check=moments_fit,
 )
 def cca(x: Tensor, y: Tensor, *, level: float = 0.05) -> Raw:
     """Mutual information (nats) of the canonical pairs that are significant at `level`, -0.5 sum log(1 - rho^2).
 
     x (..., n, dx), y (..., n, dy). Noise pairs, which bias the plain Gaussian value upwards when many columns carry nothing, are left
-    out; the pairs kept are counted in `detail`. Fails as "gaussian" does, and overlooks dependence too weak for the test.
+    out; the pairs kept are counted in `detail`. Fails as "gaussian" does, overlooks dependence too weak for the test, and reads high for
+    what passes it, since the largest of many correlations is kept with its luck. Source: Hotelling 1936; sequential test Bartlett 1947,
+    eq. 9; information Kay 1992, eq. 4. See docs/science/estimators/gaussian.md#cca.
     """
     n, dx, dy = x.shape[-2], x.shape[-1], y.shape[-1]
     _need(n, dx + dy)

@@ -217,7 +217,8 @@ def kde(
     KL) or / 8s^2 ("lower", Bhattacharyya). A difference of two bounds of one kind is what the literature plots, and no bound itself;
     `detail["rigorous"]` is the interval between the two that are (upper minus lower, lower minus upper).
     Fails: the value follows the noise variance assumed; for noise far below the samples' distances it is H(Y) whatever the
-    dependence ("saturated"). Errors: EstimateError for a variance that is not positive.
+    dependence ("saturated"). Source: Kolchinsky & Tracey 2017, eq. 13 (KL, upper) and eq. 14 (Bhattacharyya, lower); plane as Saxe et
+    al. 2018, app. C. See docs/science/estimators/kde.md#kde. Errors: EstimateError for a variance that is not positive.
 
     >>> far = torch.tensor([[0.0], [0.0], [9.0], [9.0]])
     >>> round(float(kde(far, torch.tensor([0, 0, 1, 1]), noise=0.1).value) / math.log(2), 9)

@@ -17,13 +17,16 @@ import torch
 from scipy.special import gammaln
 from torch import Generator, Tensor
 
-from prunescope.information.neighbours import Floats, Integers, Metric, search
+from prunescope.information.discrete import FEW_A_CELL
+from prunescope.information.neighbours import search
 from prunescope.information.raw import Raw
+from prunescope.information.tiles import Floats, Integers, Metric
 from prunescope.registry import estimators
 from prunescope.rng import numpy_generator, torch_generator
 from prunescope.types import EstimateError
 
-HIGH_DIMENSION = 20  # columns of x and y together above which the estimate is flagged: see docs/science/mi_accuracy.md
+RESOLVED = 4  # the ball of k neighbours spans about (k / n)^(1 / columns) of the data in each column: flagged where that is over 1 / 4
+SEEN = 0.95  # share of labelled samples that must have k others in their cell
 MAX_DIMENSION = 4096  # columns above which it is refused
 
 
@@ -55,7 +58,8 @@ def frenzel_pompe(
 
 @estimators(
     "ksg", source="Kraskov et al. 2004, eq. 8 and 9", x="continuous", y="continuous", symmetric=True, batched=True, consistent=True,
-    invariant=("shift", "scale", "permutation"), quantities=("mi", "cmi"), conditional=frenzel_pompe,
+    invariant=("shift", "scale", "permutation"), quantities=("mi", "cmi"), conditional=frenzel_pompe, interval="extrapolation",
+    coordinates=True,
 )  # fmt: skip
 def ksg(
     x: Tensor, y: Tensor, *, k: int = 3, variant: Literal[1, 2] = 1, metric: Metric = "max", jitter: float = 0.0,
@@ -66,9 +70,13 @@ def ksg(
     variant 1: psi(k) + psi(n) - <psi(nx + 1) + psi(ny + 1)>, counts strictly within the k-th neighbour's distance (eq. 8);
     variant 2: psi(k) - 1/k + psi(n) - <psi(nx) + psi(ny)>, counts within its rectangle (eq. 9).
     `metric` holds inside x and inside y; their product always takes the larger of both distances. `jitter` adds normal noise of that
-    share of each column's deviation, which unties equal values. Cannot exceed psi(n) - psi(k); reads low from about 10 columns on.
-    The standard error takes the samples' terms as independent, but they share neighbours: at n = 2,000 the true deviation is 1.1 to 1.35
-    times as large, and bias is not in it (ask for `uncertainty="subsampling"` where that matters).
+    share of each column's deviation, which unties equal values. Without ties it cannot exceed psi(n) - psi(k).
+    Flag "high-dimension": fewer than k * 4^columns samples, so that the neighbours lie further away than a quarter of the data's width.
+    The function's own standard error takes the samples' terms as independent, but they share neighbours: at n = 2,000 the true deviation
+    is 1.1 to 1.35 times as large, and bias is not in it. The interval of the verb has both: `uncertainty.extrapolation`.
+    Fails: reads low where exp(I) comes near n and from a few columns on (much of the dependence gone at 10); with rounded values it is
+    far too high (variant 1) or too low (variant 2), flagged "ties". Source: Kraskov et al. 2004, eq. 8 and 9.
+    See docs/science/estimators/neighbours.md#ksg.
     """
 
     def one(a: Floats, b: Floats) -> Terms:
@@ -88,7 +96,7 @@ def ksg(
 
 @estimators(
     "ksg-lnc", source="Gao, Ver Steeg & Galstyan 2015, eq. 15 and algorithm 1", x="continuous", y="continuous", symmetric=True,
-    batched=True, consistent=True, invariant=("shift", "permutation"), quantities=("mi",),
+    batched=True, consistent=False, invariant=("shift", "permutation"), quantities=("mi",), interval="extrapolation", coordinates=True,
 )  # fmt: skip
 def ksg_lnc(
     x: Tensor, y: Tensor, *, k: int = 10, alpha: float | None = None, jitter: float = 0.0, generator: Generator | None = None
@@ -98,6 +106,9 @@ def ksg_lnc(
     The rectangle around the neighbours is compared with the one along their principal axes; where the latter's volume is below
     `alpha` of the former's, the logarithm of the ratio is added. `alpha` defaults to the 0.5 % quantile of that ratio for evenly spread
     neighbours, so that one neighbourhood in 200 is corrected by mistake. Needs k > dx + dy; not for more than a few columns.
+    Fails: takes for dependence what is x's own shape, so that independent variables read high where x (or y) lies near a line or
+    sheet, and the value grows with n: not consistent. Source: Gao, Ver Steeg & Galstyan 2015, eq. 15 and algorithm 1.
+    See docs/science/estimators/neighbours.md#ksg-lnc.
     """
     columns = x.shape[-1] + y.shape[-1]
     if k <= columns:
@@ -120,7 +131,7 @@ def ksg_lnc(
 
 @estimators(
     "ross", source="Ross 2014, eq. 2", x="continuous", y="discrete", symmetric=False, batched=True, consistent=True,
-    invariant=("shift", "scale", "permutation"), quantities=("mi",),
+    invariant=("shift", "scale", "permutation"), quantities=("mi",), interval="extrapolation", coordinates=True,
 )  # fmt: skip
 def ross(
     x: Tensor, y: Tensor, *, k: int = 3, metric: Metric = "max", jitter: float = 0.0, generator: Generator | None = None
@@ -129,6 +140,8 @@ def ross(
 
     psi(n) + <psi(k)> - <psi(n_y)> - <psi(m + 1)>: m samples of any label lie strictly nearer than the k-th neighbour of the same label.
     Classes with k or fewer samples use all they have; classes of one sample are left out (flagged "dropped").
+    Fails: reads low with only a few samples a class, and where many columns say nothing about the label. Source: Ross 2014, eq. 2.
+    See docs/science/estimators/neighbours.md#ross.
     """
 
     def one(a: Floats, labels: Integers) -> Terms:
@@ -147,15 +160,21 @@ def ross(
 
 @estimators(
     "gao-mixed", source="Gao et al. 2017, algorithm 1", x="any", y="any", symmetric=True, batched=True, consistent=True,
-    invariant=("shift", "permutation"), quantities=("mi",),
+    invariant=("shift", "permutation"), quantities=("mi",), interval="extrapolation", coordinates=True,
 )  # fmt: skip
 def gao_mixed(x: Tensor, y: Tensor, *, k: int = 5, metric: Metric = "max", generator: Generator | None = None) -> Raw:
     """Mutual information in nats where columns may be continuous, discrete or atoms mixed with a density.
 
     <psi(k_i) + ln n - psi(nx + 1) - psi(ny + 1)>; where the k-th neighbour is at distance 0, k_i and both counts take all samples at
     distance 0, and the plug-in value results. Labels are as far from each other as can be. psi stands where the paper has a logarithm
-    of the counts, as in the authors' program: the two agree as counts grow, and psi is the less biased for small ones.
+    of the counts, as in the authors' program: the two agree as counts grow, and psi is the less biased for small ones. Flag
+    "undersampled": mostly atoms, and fewer than 5 samples for each; or labels of which 5 % lie in cells of k samples or fewer, which
+    are then taken for a density.
+    Fails: as "ksg" in many columns; reads high where values repeat, but fewer than k times; loses nearly everything where a label has k
+    samples or fewer (use "ross"); an atom inside a density is blurred until n is large. Source: Gao et al. 2017, algorithm 1.
+    See docs/science/estimators/neighbours.md#gao-mixed.
     """
+    labelled = not (x.is_floating_point() or y.is_floating_point())
 
     def one(a: Floats, b: Floats) -> Terms:
         n = len(a)
@@ -163,14 +182,18 @@ def gao_mixed(x: Tensor, y: Tensor, *, k: int = 5, metric: Metric = "max", gener
         psi, counts = digamma(n + 1), found.counts
         at_zero = found.radius[:, -1] == 0
         inside = np.where(at_zero, counts[:, 2] + 1, k)
-        return Terms(psi[inside] + math.log(n) - psi[counts[:, :2] + 1].sum(axis=1), detail={"atoms": float(at_zero.mean())})
+        flags: tuple[str, ...] = ()
+        if labelled or at_zero.mean() > 0.5:
+            cells = len(np.unique(np.concatenate([a, b], axis=1), axis=0))
+            flags = ("undersampled",) if FEW_A_CELL * cells > n or (labelled and at_zero.mean() < SEEN) else ()
+        return Terms(psi[inside] + math.log(n) - psi[counts[:, :2] + 1].sum(axis=1), flags, {"atoms": float(at_zero.mean())})
 
     return _estimate("gao-mixed", one, [x, y], k=k, far_labels=True)
 
 
 @estimators(
     "kl-entropy", source="Kozachenko & Leonenko 1987; Kraskov et al. 2004, eq. 20", x="continuous", batched=True,
-    consistent=True, invariant=("shift", "permutation"), quantities=("entropy",),
+    consistent=True, invariant=("shift", "permutation"), quantities=("entropy",), interval="extrapolation",
 )  # fmt: skip
 def kozachenko_leonenko(
     x: Tensor, *, k: int = 3, metric: Metric = "euclidean", jitter: float = 0.0, generator: Generator | None = None
@@ -178,6 +201,8 @@ def kozachenko_leonenko(
     """Differential entropy in nats of x (..., n, d): psi(n) - psi(k) + ln c_d + d <ln r>, r the distance to the k-th neighbour.
 
     c_d is the volume of the unit ball of the metric. It grows with the unit of x: ln 2 more per column when x is doubled.
+    Fails: reads high from 5 to 10 columns on, and a sum of such entropies does not cancel the errors; refuses repeated values.
+    Source: Kozachenko & Leonenko 1987; Kraskov et al. 2004, eq. 20. See docs/science/estimators/neighbours.md#kl-entropy.
     """
 
     def one(a: Floats) -> Terms:
@@ -254,7 +279,7 @@ def _estimate(
     terms = np.stack([r.local.mean() for r in results])
     errors = np.stack([r.local.std(ddof=1) / math.sqrt(len(r.local)) for r in results])
     flags = tuple(dict.fromkeys(flag for r in results for flag in r.flags))
-    if sum(i.shape[-1] for i in floating) > HIGH_DIMENSION:
+    if n < k * RESOLVED ** sum(i.shape[-1] for i in floating):
         flags += ("high-dimension",)
     detail: dict[str, Any] = {key: float(np.mean([r.detail[key] for r in results])) for key in results[0].detail}
     if jitter > 0:

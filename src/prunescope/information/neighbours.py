@@ -8,25 +8,21 @@ those of float64 arithmetic, whatever the tile size or the number of threads.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
-from typing import Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
-from scipy.spatial.distance import cdist
 
-Metric = Literal["max", "euclidean"]
+from prunescope.information.tiles import Exact, Floats, Integers, MatrixProducts, Metric, Tiles, WholeNumbers, Work
+
 Rule = Literal["inside", "box", "closed"]
-Floats = NDArray[np.float64]
-Integers = NDArray[np.int64]
 
 EDGE = 1e-10  # relative: a sample AT the radius is told from one inside it although both distances are rounded
-TILE = 1_280_000  # pairs in a tile: three tiles stay in a shared cache of 16 MB
+TILE = 320_000  # pairs in a tile of weight 1: what is written of it is read again from a cache of a few MB
 TREE_DIMENSIONS = 4  # beyond it the tiles are faster at N = 10,000
 SPARE = 6  # candidates beyond k that are re-checked in float64
 
@@ -140,80 +136,6 @@ def _within(columns: Floats, limit: Floats) -> Integers:
 # --- tiles ---------------------------------------------------------------------------------------------------------------------------
 
 
-class Tiles(Protocol):
-    """Distances of some rows to all samples in one block, in units of its own that rise with the distance."""
-
-    def tile(self, rows: Integers) -> NDArray:
-        """Approximate distances (len(rows), n)."""
-
-    def bounds(self, rows: Integers, limit: Floats) -> tuple[NDArray, NDArray]:
-        """Two values for each row: at most the first is surely within `limit`, above the second surely not."""
-
-
-class MatrixProducts:
-    """Squared Euclidean distances as one float32 matrix product; columns (n, d) are centred and scaled to about 1."""
-
-    def __init__(self, columns: Floats, scale: float) -> None:
-        scaled = columns / scale
-        squares = (scaled**2).sum(axis=1, keepdims=True)
-        ones = np.ones_like(squares)
-        self.left = torch.from_numpy(np.concatenate([-2 * scaled, squares, ones], axis=1).astype(np.float32))
-        self.right = torch.from_numpy(np.concatenate([scaled, ones, squares], axis=1).astype(np.float32).T.copy())
-        self.norm, self.scale = np.sqrt(squares[:, 0]), scale
-        # rounding of the inputs and of a sum of d + 2 products, whose errors add up like a random walk (8 deviations allowed)
-        self.unit = 2.0**-24 * (8 + 8 * math.sqrt(columns.shape[1]))
-
-    def tile(self, rows: Integers) -> NDArray:
-        return np.asarray((self.left[torch.from_numpy(rows)] @ self.right).numpy())
-
-    def bounds(self, rows: Integers, limit: Floats) -> tuple[NDArray, NDArray]:
-        reach, norm = limit / self.scale, self.norm[rows]
-        slack = self.unit * (norm**2 + (norm + np.maximum(reach, 0)) ** 2)
-        square = np.where(reach < 0, -1e30, reach**2)
-        return (square - slack).astype(np.float32), (square + slack).astype(np.float32)
-
-
-class WholeNumbers:
-    """Maximum-norm distances of columns rounded to 15-bit whole numbers: twice as many fit a vector register as float32."""
-
-    def __init__(self, columns: Floats, scale: float) -> None:
-        self.columns = torch.from_numpy(np.rint(columns / scale).astype(np.int16))
-        self.transposed, self.scale = self.columns.T.contiguous(), scale
-
-    @staticmethod
-    def unit(blocks: Sequence[Floats]) -> float:
-        """The step (same for all blocks) at which the widest column still fits."""
-        return max(float(np.abs(block).max()) for block in blocks) / 16_000 or 1.0
-
-    def tile(self, rows: Integers) -> NDArray:
-        own = self.columns[torch.from_numpy(rows)]
-        largest = torch.zeros(len(rows), self.transposed.shape[1], dtype=torch.int16)
-        for start in range(0, largest.shape[1], 4096):  # pieces that stay in the cache while all columns pass over them
-            piece = largest[:, start : start + 4096]
-            gap = torch.empty(piece.shape, dtype=torch.int16)
-            for j in range(self.columns.shape[1]):
-                torch.sub(own[:, j, None], self.transposed[j, start : start + 4096], out=gap)
-                torch.maximum(piece, gap.abs_(), out=piece)
-        return np.asarray(largest.numpy())
-
-    def bounds(self, rows: Integers, limit: Floats) -> tuple[NDArray, NDArray]:
-        steps = np.clip(limit / self.scale, -10, 32_000)
-        return (np.floor(steps) - 2).astype(np.int16), (np.ceil(steps) + 1).astype(np.int16)
-
-
-class Exact:
-    """Float64 distances, for data on which the fast tiles settle too little (heavy tails, blocks of very different scale)."""
-
-    def __init__(self, columns: Floats, metric: Metric) -> None:
-        self.columns, self.metric = columns, {"max": "chebyshev", "euclidean": "euclidean"}[metric]
-
-    def tile(self, rows: Integers) -> NDArray:
-        return np.asarray(cdist(self.columns[rows], self.columns, self.metric))
-
-    def bounds(self, rows: Integers, limit: Floats) -> tuple[NDArray, NDArray]:
-        return limit, limit
-
-
 def _distance(columns: Floats, i: Integers, j: Integers, metric: Metric) -> Floats:
     """Float64 distances of the pairs (i, j) in one block."""
     if columns.shape[1] == 1:
@@ -253,40 +175,34 @@ def _by_tiles(
 ) -> Search:
     task = _Task(blocks, k, metric, counted, rule, labels)
     n = len(blocks[0])
-    tiles, height = task.fast(), max(1, TILE // n)
+    tiles = task.fast()
+    height = max(1, int(TILE * max(tile.weight for tile in tiles)) // n)
+    work = Work(tiles, min(height, n), n)
     parts: list[Search] = []
     start = 0
     while start < n:
         rows = np.arange(start, min(start + height, n))
         try:
-            parts.append(_rows(task, tiles, rows))
+            parts.append(_rows(task, work, rows))
         except _Unsettled:
-            tiles, height = task.exact(), max(1, height // 4)
+            height = max(1, height // 4)
+            work = Work(task.exact(), min(height, n), n)
             continue
         start += len(rows)
     return Search(*(np.concatenate([getattr(p, name) for p in parts]) for name in ("distances", "indices", "counts")))
 
 
-def _rows(task: _Task, tiles: list[Tiles], rows: Integers) -> Search:
+def _rows(task: _Task, work: Work, rows: Integers) -> Search:
     """Neighbours and counts of some rows."""
-    near = [tile.tile(rows) for tile in tiles]
-    joint = reduce(np.maximum, near) if len(near) > 1 else near[0].copy()
-    largest = np.iinfo(joint.dtype).max if joint.dtype.kind == "i" else np.inf
-    joint[np.arange(len(rows)), rows] = largest
+    work.measure(rows)
     if task.labels is not None:
-        joint[task.labels[rows][:, None] != task.labels] = largest
-    indices, last = _candidates(joint, min(task.k + SPARE, joint.shape[1]))
-    distances, indices = _nearest(task, rows, indices)
-    _require_settled(tiles, rows, distances, last, largest)
+        work.exclude(task.labels[rows][:, None] != task.labels)
+    candidates, last = work.smallest(min(task.k + SPARE, work.n))
+    distances, indices = _nearest(task, rows, candidates)
+    _require_settled(work, rows, distances, last)
     limits = _limits(distances, task.counted, task.rule)
-    counts = [_count(task, tiles, near, rows, limits[:, i], list(s)) for i, s in enumerate(task.counted)]
+    counts = [_count(task, work, rows, limits[:, i], list(s)) for i, s in enumerate(task.counted)]
     return Search(distances, indices, np.stack(counts, axis=1) if counts else np.zeros((len(rows), 0), dtype=np.int64))
-
-
-def _candidates(joint: NDArray, number: int) -> tuple[Integers, NDArray]:
-    """Columns (rows, number) of the smallest entries, and the largest of those entries in each row."""
-    values, indices = torch.topk(torch.from_numpy(joint), number, dim=1, largest=False, sorted=False)
-    return indices.numpy(), values.amax(dim=1).numpy()
 
 
 def _nearest(task: _Task, rows: Integers, candidates: Integers) -> tuple[Floats, Integers]:
@@ -295,31 +211,29 @@ def _nearest(task: _Task, rows: Integers, candidates: Integers) -> tuple[Floats,
     each[candidates == rows[:, None]] = np.inf
     if task.labels is not None:
         each[task.labels[candidates] != task.labels[rows][:, None]] = np.inf
-    order = np.argsort(each.max(axis=2), axis=1, kind="stable")[:, : task.k]
+    order = np.argsort(_largest(each), axis=1, kind="stable")[:, : task.k]
     return np.take_along_axis(each, order[:, :, None], axis=1), np.take_along_axis(candidates, order, axis=1)
 
 
-def _require_settled(tiles: list[Tiles], rows: Integers, distances: Floats, last: NDArray, largest: float) -> None:
+def _require_settled(work: Work, rows: Integers, distances: Floats, last: NDArray[Any]) -> None:
     """Nothing outside the candidates may be nearer than the k-th of them."""
-    if isinstance(tiles[0], Exact):
+    if work.exact:
         return
-    reached = distances.max(axis=2).max(axis=1)
-    sure = np.maximum.reduce([tile.bounds(rows, np.where(np.isfinite(reached), reached, 0))[1] for tile in tiles])
-    if not np.all((last >= largest) | (np.isfinite(reached) & (last > sure))):
+    reached = _largest(distances).max(axis=1)
+    sure = np.maximum.reduce([tile.bounds(rows, np.where(np.isfinite(reached), reached, 0))[1] for tile in work.tiles])
+    if not np.all((last >= work.largest) | (np.isfinite(reached) & (last > sure))):
         raise _Unsettled
 
 
-def _count(task: _Task, tiles: list[Tiles], near: list[NDArray], rows: Integers, limit: Floats, blocks: list[int]) -> Integers:
+def _count(task: _Task, work: Work, rows: Integers, limit: Floats, blocks: list[int]) -> Integers:
     """Others within `limit` in the product of `blocks`; pairs between the two bounds are measured again in float64."""
-    bounds = [tiles[b].bounds(rows, limit) for b in blocks]
-    inner = reduce(np.logical_and, (near[b] <= low[:, None] for b, (low, _) in zip(blocks, bounds, strict=True)))
+    bounds = [work.tiles[b].bounds(rows, limit) for b in blocks]
+    inner = work.within(blocks, [low for low, _ in bounds])
     counts = np.fromiter((np.count_nonzero(row) for row in inner), dtype=np.int64, count=len(rows))
-    if not isinstance(tiles[0], Exact):
-        outer = reduce(np.logical_and, (near[b] <= high[:, None] for b, (_, high) in zip(blocks, bounds, strict=True)))
-        band = np.flatnonzero(np.logical_xor(inner, outer, out=outer))
-        if len(band) > outer.size // 50:
+    if not work.exact:
+        i, j = work.between(blocks, [high for _, high in bounds])
+        if len(i) > inner.size // 50:
             raise _Unsettled
-        i, j = np.divmod(band, outer.shape[1])
         gap = reduce(np.maximum, (_distance(task.blocks[b], rows[i], j, task.metric) for b in blocks))
         counts += np.bincount(i[gap <= limit[i]], minlength=len(rows))
     return np.where(limit < 0, 0, counts - 1)

@@ -18,6 +18,7 @@ from prunescope.rng import torch_generator
 from prunescope.types import EstimateError
 
 TILE = 512
+DRAWN = 512  # noisy samples whose noise is drawn at a time: a number of its own, so that the tile's size does not change the draws
 SMALLEST = 1e-30  # share of the largest term below which float32 may have lost a sum
 
 
@@ -35,12 +36,13 @@ def _log_densities(t: Tensor, labels: Tensor, variance: float, draws: int, gener
         z = z.float()
     norms = z.square().sum(1)
     parts: list[tuple[Tensor, Tensor, Tensor]] = []
-    for start in range(0, n * draws, TILE):
-        centre = torch.arange(start, min(start + TILE, n * draws)) // draws
-        noise = torch.randn(len(centre), d, generator=generator, dtype=torch.float64).to(z) / math.sqrt(2)
-        point = z[centre] + noise
-        exponent = torch.addmm(point.square().sum(1)[:, None] + norms[None], point, z.mT, beta=-1, alpha=2)
-        parts.append((*_log_means(exponent, centre, ends), -noise.double().square().sum(1)))
+    for start in range(0, n * draws, DRAWN):
+        centres = torch.arange(start, min(start + DRAWN, n * draws)) // draws
+        drawn = torch.randn(len(centres), d, generator=generator, dtype=torch.float64).to(z) / math.sqrt(2)
+        for centre, noise in zip(centres.split(TILE), drawn.split(TILE), strict=True):
+            point = z[centre] + noise
+            exponent = torch.addmm(point.square().sum(1)[:, None] + norms[None], point, z.mT, beta=-1, alpha=2)
+            parts.append((*_log_means(exponent, centre, ends), -noise.double().square().sum(1)))
     total, within, own = (torch.cat(p) for p in zip(*parts, strict=True))
     return total, within, own
 
@@ -116,9 +118,10 @@ def noisy(
     """Mutual information (nats) of x + Gaussian noise of variance `noise` with labels y: mean log p(t | y) / p(t) at noisy samples t.
 
     x (n, d), y (n,) int64; p are the mixtures of Gaussians around the samples, integrated by `draws` noise draws a sample, whose
-    standard error is given. Exact for the samples at hand and that noise; for the population it is biased upwards, by a
-    constant^d / sqrt n: with noise far below the samples' distances it is H(Y) whatever the dependence ("saturated").
-    Errors: EstimateError for a variance or a number of draws that is not positive.
+    standard error is given. Exact for the samples at hand and that noise. Fails for the population: biased upwards, by a
+    constant^d / sqrt n; with noise far below the samples' distances it is H(Y) whatever the dependence ("saturated").
+    Source: Goldfeld et al. 2019, eq. 9 to 12 (sample propagation), sec. 5.2 (Monte Carlo integration).
+    See docs/science/estimators/noisy.md#noisy. Errors: EstimateError for a variance or a number of draws that is not positive.
 
     >>> far = torch.tensor([[0.0], [0.0], [9.0], [9.0]])
     >>> round(float(noisy(far, torch.tensor([0, 0, 1, 1])).value) / math.log(2), 9)

@@ -8,14 +8,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from prunescope.information.estimate import fits, mutual_information
+from prunescope.information.estimate import Uncertainty, fits, mutual_information
 from prunescope.information.samples import pair
 from prunescope.registry import estimators
 from prunescope.types import LN2, Estimate, EstimateError, PrunescopeError, Unit
 
 NEAR_BITS, NEAR_SHARE = 0.1, 0.1  # values this near to the middle one, in bits or as a share of it, are said to agree
 NOT_SHANNON = ("renyi",)  # another quantity of its own: listed, never counted as agreeing or not
-DOUBTFUL = {"degenerate", "unreliable", "undersampled", "high-dimension", "saturated", "refused"}
+DOUBTFUL = {
+    "degenerate", "unreliable", "undersampled", "high-dimension", "saturated", "above-ceiling", "refused", "unconverged", "few-samples",
+    "not-gaussian", "not-elliptical", "overfit",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,7 @@ def panel(
     unit: Unit = "bits",
     seed: int = 0,
     parameters: Mapping[str, Mapping[str, Any]] | None = None,
-    uncertainty: Any = None,
+    uncertainty: Uncertainty = "auto",
 ) -> list[PanelRow]:
     """Mutual information in bits (or nats) of x and y by each of `names`; None takes all that apply.
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 import prunescope.information.binning  # noqa: F401  (registers the default estimator)
-from prunescope.information.estimate import fits, mutual_information, saturated
+from prunescope.information.estimate import ceiling_flags, fits, mutual_information
 from prunescope.information.raw import Raw
 from prunescope.information.reduce import reduced
 from prunescope.information.reference import InputMode, Reference, reference
@@ -190,7 +190,7 @@ class _Task:
         estimates = []
         for one in t:
             try:
-                found = mutual_information(one, other.to(t.device), entry.name, unit=self.unit, seed=self.seed, **options)
+                found = mutual_information(one, other.to(t.device), entry.name, unit=self.unit, uncertainty=None, seed=self.seed, **options)
             except EstimateError as error:
                 found = self._refused(error, one)
             several = found if isinstance(found, list) else [found]
@@ -217,7 +217,7 @@ def _aligned(replicates: list[Rows]) -> Rows:
 
 
 def _flags(own: Sequence[str], value: float, ceiling: float) -> tuple[str, ...]:
-    return (*own, "saturated") if saturated(value, ceiling) else tuple(own)
+    return (*own, *ceiling_flags(value, ceiling))
 
 
 def _marked(points: list[PlanePoint]) -> list[PlanePoint]:

@@ -57,9 +57,11 @@ def quantised_plane(t: Tensor, ref: Reference, *, scale: float | None = None, bi
 def quantised(x: Tensor, y: Tensor, *, scale: float | None = None) -> Raw:
     """Mutual information (nats) of codes: plug-in over equal rows, exact for the empirical distribution of the samples.
 
-    x, y (..., n, d) floating, rounded to multiples of `scale` or compared number by number, or labels (..., n). Says nothing of
-    unseen samples: with more codes than samples it is log n whatever the dependence ("saturated").
-    Errors: EstimateError for a scale that is not positive.
+    x, y (..., n, d) floating, rounded to multiples of `scale` or compared number by number, or labels (..., n): H(x) + H(y) - H(x, y).
+    Fails for the population: with more codes than samples it is log n or H(Y) whatever the dependence ("saturated"); with a scale that is
+    not the quantiser's, or numbers that were never quantised, it counts rounding noise.
+    Source: Lorenzen, Igel & Nielsen 2022, sec. 3 (quantised activations); plug-in, Paninski 2003, eq. 3.
+    See docs/science/estimators/quantised.md#quantised. Errors: EstimateError for a scale that is not positive.
 
     >>> codes = torch.tensor([[0.0], [0.1], [1.0], [1.1]])
     >>> round(float(quantised(codes, torch.tensor([0, 0, 1, 1]), scale=0.5).value) / math.log(2), 9)

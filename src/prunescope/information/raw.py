@@ -14,6 +14,8 @@ class Raw:
     """Estimated quantity in nats, float64, of the shape of the input's leading (batch) dimensions: () for one sample.
 
     stderr    standard error in nats, shaped like `value`, where the method itself gives one
+    interval  low and high end in nats, shaped like `value`, of the 95 % interval where the method knows more than its standard error;
+              nan where it knows none
     ceiling   the largest value the method can return on such samples, in nats
     flags     what the method noticed ("degenerate", "ties", "unreliable", ...)
     detail    further results worth keeping with the estimate's parameters (both bounds, chosen width, steps trained, ...)
@@ -24,3 +26,4 @@ class Raw:
     ceiling: Tensor | float | None = None
     flags: tuple[str, ...] = ()
     detail: Mapping[str, Any] = field(default_factory=dict)
+    interval: tuple[Tensor, Tensor] | None = None

@@ -168,7 +168,9 @@ def renyi(x: Tensor, y: Tensor, *, order: float = 1.01, width: Width = "median")
 
     x, y (..., n, d) floating (Gaussian kernel, `width` a rule or a number) or labels (..., n) (equality kernel). Order 2 is a
     Frobenius norm, computed in tiles for any n; other orders need the spectrum, n <= 6,000. Not Shannon's information: the value depends on
-    the width, is not invariant to scaling one column, and need not be 0 for independent samples.
+    the width, is not invariant to scaling one column, and need not be 0 for independent samples. Fails: a narrow kernel gives about log n
+    whatever the dependence, a wide one 0; orders near 1 grow with the columns of independent samples.
+    Source: Giraldo, Rao & Principe 2015, eq. 10 and 12; multivariate Yu et al. 2019, eq. 7. See docs/science/estimators/renyi.md#renyi.
     Errors: EstimateError for an order or a width that is not positive, and for too many samples.
 
     >>> far = torch.tensor([[0.0], [0.0], [99.0], [99.0]])

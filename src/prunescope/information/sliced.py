@@ -23,9 +23,10 @@ def sliced(x: Tensor, y: Tensor, *, slices: int = 100, k: int = 3, generator: Ge
 
     x (..., n, dx), y (..., n, dy) or labels (..., n), which are not projected. Each of `slices` random pairs of directions is one
     problem of two columns for Kraskov's estimator (Ross's with labels), so the number of columns costs nothing in accuracy. It is 0 just
-    where x and y are independent, but it is NOT Shannon's information: it is lower, by the more the more columns there are (5 pairs of
-    correlation 0.7: 0.05 of 1.68 nats), and a rotation of both leaves it alone while a change of scale of one column does not.
+    where x and y are independent. Fails as a measure of Shannon's information, which it is NOT: it is lower, by the more the more columns
+    there are (5 pairs of correlation 0.7: 0.05 of 1.68 nats); a rotation leaves it alone, a change of scale of one column does not.
     Standard error: over the slices, to which the samples' own is added. Errors: fewer than 2 slices.
+    Source: Goldfeld & Greenewald 2021, eq. 2 and sec. 4.1. See docs/science/estimators/sliced.md#sliced.
     """
     if slices < 2:
         raise EstimateError(f"sliced: an average over directions needs at least 2 slices, {slices} came")

@@ -15,9 +15,6 @@ from prunescope.types import PrunescopeError
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-Z = 1.96  # standard errors to each side of a nominal 95 % interval
-
-
 class KnownTask(Protocol):
     """What is asked of a task: see `prunescope.data.synthetic.Task`."""
 
@@ -56,11 +53,13 @@ def applies(entry: Entry, task: KnownTask) -> bool:
 def check(
     names: Iterable[str], tasks: Mapping[str, KnownTask], *, n: int = 2000, seeds: int = 1, parameters: Mapping[str, Any] | None = None
 ) -> DataFrame:
-    """One row for each estimator, task and seed: `truth`, `value`, `error`, `stderr` in nats, `inside`, `covered`, `seconds`, `flags`.
+    """One row for each estimator, task and seed: `truth`, `value`, `error`, `stderr`, `low`, `high` (nats), and the following.
 
     inside   the error is at most max(0.07 bit, 5 %)
-    covered  the truth lies within 1.96 standard errors (missing where the estimator gives none)
-    An estimator that raises gives a row with its sentence as `failure`; pairs whose kinds do not fit are left out.
+    covered  the truth lies within the interval that the estimator reports, `low` to `high` (missing where it gives none)
+    seconds  what it took; `flags`, joined by spaces, are what the estimate says of itself
+    failure  the sentence of an estimator that raised, else empty
+    Pairs whose kinds do not fit are left out.
     """
     from pandas import DataFrame
 
@@ -69,7 +68,10 @@ def check(
     return DataFrame(rows, columns=[*COLUMNS])
 
 
-COLUMNS = ("task", "estimator", "seed", "n", "truth", "value", "error", "stderr", "inside", "covered", "seconds", "flags", "failure")
+COLUMNS = (
+    "task", "estimator", "seed", "n", "truth", "value", "error", "stderr", "low", "high", "inside", "covered", "seconds", "flags",
+    "failure",
+)  # fmt: skip
 
 
 def _of_task(task: KnownTask, entries: list[Entry], n: int, seeds: int, parameters: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -87,20 +89,22 @@ def measured(
 ) -> dict[str, Any]:
     """What one estimator says of one sample of a task, in nats, and how long it took (seconds)."""
     started = time.perf_counter()
-    missing = {"value": None, "error": None, "stderr": None, "inside": False, "covered": None, "flags": ""}
+    missing = {"value": None, "error": None, "stderr": None, "low": None, "high": None, "inside": False, "covered": None, "flags": ""}
     try:
         found = mutual_information(x, y, entry.name, unit="nats", seed=seed, **(parameters or {}))
     except PrunescopeError as failure:
         return {**missing, "seconds": time.perf_counter() - started, "failure": str(failure)}
     assert not isinstance(found, list), "a task's sample has no batch dimension"
     error = found.value - task.mi
-    known = found.stderr is not None and found.stderr == found.stderr
+    low, high = found.interval if found.interval is not None else (None, None)
     return {
         "value": found.value,
         "error": error,
         "stderr": found.stderr,
         "inside": abs(error) <= tolerance(task.mi),
-        "covered": abs(error) <= Z * float(found.stderr or 0.0) if known else None,
+        "low": low,
+        "high": high,
+        "covered": None if low is None or high is None else low <= task.mi <= high,
         "seconds": time.perf_counter() - started,
         "flags": " ".join(found.flags),
         "failure": "",

@@ -23,11 +23,12 @@ class InformationPlane:
     """I(X;T) and I(T;Y) of a network's layers, in bits, at every epoch that `record` is called for.
 
     model       any module; x (n, ...) the samples that it is shown, y (n,) their labels
-    layers      module names (default: every activation and the output)
+    layers      module names (default: every activation, recurrent layer's last state, block's mean token, and the output; see `capture`)
     estimators  names or {"name": ..., parameters}; see `prunescope list estimators`
     input       what I(X;T) compares with: "identity" (X itself: I(X;T) = H(T) for a deterministic network at the stated resolution),
                 "binned" (X cut into `input_bins` bins of `input_range`), "codes" (x holds whole numbers)
     output      "softmax": the output layer's class probabilities; "raw": what the model returns
+    spatial     layers of more than one axis: "flatten", or "mean" over all positions; "NAME@maps" pools one layer (see `capture`)
     loss        tells how raw outputs become probabilities: "cross-entropy", "nll" or "binary-cross-entropy"
 
     Source: Tishby & Zaslavsky 2015; Shwartz-Ziv & Tishby 2017, arXiv:1703.00810.
@@ -45,9 +46,11 @@ class InformationPlane:
         input_bins: int = 30,
         input_range: tuple[float, float] | None = None,
         output: str = "softmax",
+        spatial: Literal["flatten", "mean"] = "flatten",
         loss: str = "cross-entropy",
         seed: int = 0,
     ) -> None:
+        self.spatial: Literal["flatten", "mean"] = spatial
         self.model, self.layers, self.output, self.loss = model, layers, output, loss
         self.x = x if isinstance(x, Tensor) else torch.as_tensor(np.asarray(x))
         self.estimators, self.seed = list(estimators), seed
@@ -65,7 +68,7 @@ class InformationPlane:
         """All quantities of captured layers, (n, ...) or, of several networks like this one, (replicates, n, ...)."""
         values, bounds = self._prepared(values)
         return plane_points(
-            values, self.reference, estimators=self.estimators, ranges=bounds, seed=self.seed, replicates=replicates
+            values, self.reference, estimators=self.estimators, ranges=bounds, replicates=replicates, **self._reading(values)
         )
 
     def convergence(self, fractions: Sequence[float] = (0.25, 0.5, 1.0)) -> list[PlanePoint]:
@@ -75,8 +78,13 @@ class InformationPlane:
         """
         values, bounds = self._prepared(capture(self.model, self.x, self.layers))
         return plane_convergence(
-            values, self.reference, fractions=fractions, estimators=self.estimators, ranges=bounds, seed=self.seed
+            values, self.reference, fractions=fractions, estimators=self.estimators, ranges=bounds, **self._reading(values)
         )
+
+    def _reading(self, values: Mapping[str, Tensor]) -> dict[str, Any]:
+        """How layers are read: what is pooled is not what the next layer sees, so that it may hold less than a later one."""
+        pooled = self.spatial == "mean" or any("@" in name for name in values)
+        return {"spatial": self.spatial, "chain": not pooled, "seed": self.seed}
 
     def _prepared(self, values: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, tuple[float, float]]]:
         values, ranges = dict(values), {name: natural_range(self.model, name) for name in values}

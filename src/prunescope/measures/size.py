@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
+import torch
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from prunescope.measures.quality import Measurement, batched
@@ -28,6 +33,20 @@ def size(model: nn.Module, split: Split | None = None) -> list[Measurement]:
 def flops(model: nn.Module, split: Split) -> list[Measurement]:
     """Floating-point operations of a forward pass on one sample; zeros inside dense tensors are computed and counted."""
     counter = FlopCounterMode(display=False)
-    with counter:
+    with _seen_products(), counter:
         batched(model, split.x[:1])
     return [Measurement("flops", counter.get_total_flops(), "flop", n=1)]
+
+
+@contextlib.contextmanager
+def _seen_products() -> Iterator[None]:
+    """Fused attention and oneDNN's LSTM are one call each, whose products the counter does not see: they are off inside."""
+    fused, onednn = torch.backends.mha.get_fastpath_enabled(), torch._C._get_mkldnn_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    torch._C._set_mkldnn_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
+        torch._C._set_mkldnn_enabled(onednn)

@@ -8,7 +8,20 @@ from typing import Any
 import torch
 from torch import nn
 
-from prunescope.models import cnn, mlp  # noqa: F401 (importing them registers their models)
+from prunescope.models import (  # noqa: F401 (importing them registers their models)
+    cnn,
+    convolutional,
+    densenet,
+    external,
+    lenet,
+    mlp,
+    mobilenet,
+    recurrent,
+    resnet,
+    transformer,
+    unet,
+    vgg,
+)
 from prunescope.models.activations import ACTIVATIONS
 from prunescope.models.initialisation import INITIALISATIONS, initialise
 from prunescope.registry import Entry, models
@@ -33,6 +46,8 @@ def build(
     if any(size < 1 for size in input_shape) or not input_shape or classes < 1:
         raise ConfigError(f"model {name!r}: input shape {input_shape} and {classes} classes: expected sizes of at least 1")
     context = {"input_shape": tuple(input_shape), "classes": classes, "generator": torch_generator(seed, "init")}
+    if "reference" in entry.traits:
+        context["reference"] = entry.traits["reference"]
     arguments = entry.arguments(context, options or {})
     model = _own(entry, arguments, seed) if entry.traits.get("own") else entry.function(**arguments)
     if not isinstance(model, nn.Module):

@@ -14,6 +14,7 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
     "softplus": nn.Softplus,
     "softsign": nn.Softsign,
     "leaky-relu": nn.LeakyReLU,
+    "relu6": nn.ReLU6,
     "gelu": nn.GELU,
     "silu": nn.SiLU,
     "elu": nn.ELU,

@@ -1,10 +1,10 @@
-"""The named layers that mlp and cnn share: dense stack, output layer and what follows it."""
+"""The named layers and checks that the networks share: dense stack, output layer, pooled maps, shapes of samples."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils import skip_init
 
 from prunescope.models.activations import activation_module
@@ -54,3 +54,27 @@ def positive(label: str, values: Sequence[int]) -> list[int]:
         if value < 1:
             raise ConfigError(f"{label} = {list(values)}: expected whole numbers of at least 1, got {value}")
     return list(values)
+
+
+def image_shape(model: str, input_shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """(channels, height, width), or a ConfigError where the samples are no images."""
+    if len(input_shape) != 3:
+        raise ConfigError(f"{model}: samples have shape {input_shape}: expected (channels, height, width): set no pca, flatten or view")
+    return input_shape[0], input_shape[1], input_shape[2]
+
+
+def sequence_shape(model: str, input_shape: tuple[int, ...]) -> tuple[int, int]:
+    """(steps, features), or a ConfigError where the samples are no sequences."""
+    if len(input_shape) != 2:
+        raise ConfigError(
+            f'{model}: samples have shape {input_shape}: expected (steps, features); data.view = "rows" makes them of images'
+        )
+    return input_shape[0], input_shape[1]
+
+
+class Pooled(nn.Module):
+    """Mean over all positions of each map: (n, channels, ...) -> (n, channels)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The maps' means."""
+        return x.flatten(2).mean(2)

@@ -99,14 +99,17 @@ def sensitivity(scores: Scores, sparsity: float, scan: Scan, *, least: int = 1) 
 def lamp_scores(scores: Tensor) -> Tensor:
     """score_i^2 / (sum of score_j^2 over all j that are not smaller), no unit, float64; shape of `scores`.
 
+    Negative scores, and the minus infinity of what is gone already, stay as they are and so rank lowest.
+
     >>> [round(v, 2) for v in lamp_scores(torch.tensor([1.0, 2.0])).tolist()]
     [0.2, 1.0]
     """
-    squares = scores.double().flatten().square()
+    values = scores.double().flatten()
+    squares = values.clamp_min(0).square()
     order = squares.argsort(descending=True, stable=True)
     found = torch.empty_like(squares)
     found[order] = squares[order] / squares[order].cumsum(0).clamp_min(torch.finfo(torch.float64).tiny)
-    return found.view(scores.shape)
+    return torch.where(values < 0, values, found).view(scores.shape)
 
 
 def checked_counts(counts: Mapping[str, int], scores: Scores, *, allow_empty: bool) -> Mapping[str, int]:

@@ -13,7 +13,7 @@ from prunescope.pruning.allocation import checked_counts, protected
 from prunescope.pruning.groups import Group
 from prunescope.pruning.positions import positions
 from prunescope.pruning.select import best_of_each, highest, some
-from prunescope.pruning.selection import smallest_within
+from prunescope.pruning.selection import shares, smallest_within
 from prunescope.pruning.sensitivity import scan
 from prunescope.pruning.signals.calibration import Calibration, mapped
 from prunescope.pruning.streams import Scores, Stream, stream_of, whole
@@ -53,9 +53,23 @@ def kept_of(
         kept = highest({n: stream_of(s) for n, s in scores.items()}, round((request.sparsity or 0.0) * total))
         _refuse_emptied(kept, scores, request)
         return kept
-    counts = checked_counts(entry.function(scores, request.sparsity, **given, **options), scores, allow_empty=request.allow_empty)
+    asked = entry.function(scores, request.sparsity, **given, **options)
+    asked = _settled(asked, scores) if {"scan", "shapes"} & set(entry.needs) else asked
+    counts = checked_counts(asked, scores, allow_empty=request.allow_empty)
     ranked = protected(scores, least)
     return {n: _highest(ranked[n], counts[n], rows.get(n)) for n in (g.name for g in groups)}
+
+
+def _settled(counts: Mapping[str, int], scores: Scores) -> dict[str, int]:
+    """`counts` of at least what is gone already (minus infinity), the surplus taken evenly off the other layers, so that the sum stays.
+
+    For allocations that may ask less of a layer in a later round than an earlier round took.
+    """
+    gone = {n: int((whole(scores[n]) == -torch.inf).sum()) for n in counts}
+    spare = [max(0, counts[n] - gone[n]) for n in counts]
+    owed = sum(max(0, gone[n] - counts[n]) for n in counts)
+    back = shares(min(owed, sum(spare)), spare)
+    return {n: max(counts[n], gone[n]) - b for n, b in zip(counts, back, strict=True)}
 
 
 def _pattern(group: Group, sparsity: float | None) -> tuple[int, int]:

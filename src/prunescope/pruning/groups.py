@@ -36,6 +36,7 @@ class Group:
 
     unit       whether a piece is a unit's whole output, so that unit-wise criteria apply and companions go with it
     pattern    (n, m): of every m consecutive pieces exactly n are kept, whatever the budget; None: any may go
+    members    groups of one piece each that are this group's pieces, where these stand in different tensors (whole layers)
     """
 
     name: str
@@ -43,6 +44,7 @@ class Group:
     slots: tuple[Slot, ...]
     unit: bool = False
     pattern: tuple[int, int] | None = None
+    members: tuple[Group, ...] = ()
 
     @property
     def scored(self) -> list[Slot]:
@@ -58,6 +60,11 @@ def layer_group(target: Target, layout: Layout, *, unit: bool = False, pattern: 
     return Group(target.name, len(layout.fold(target.parameter.detach())), tuple(slots), unit, pattern)
 
 
+def gathered(name: str, members: Sequence[Group]) -> Group:
+    """One group whose pieces are the `members`, groups of one piece each."""
+    return Group(name, len(members), tuple(s for m in members for s in m.slots), members=tuple(members))
+
+
 def masks_of(
     groups: Sequence[Group], kept: Mapping[str, Tensor], model: nn.Module, *, companions: bool
 ) -> dict[str, Tensor]:
@@ -67,8 +74,8 @@ def masks_of(
     """
     shapes = {n: p.shape for n, p in model.named_parameters(remove_duplicate=False)}
     found: dict[str, Tensor] = {}
-    for group in groups:
-        pieces = kept[group.name]
+    single = [(m, kept[g.name][i : i + 1]) for g in groups for i, m in enumerate(g.members)]
+    for group, pieces in [*((g, kept[g.name]) for g in groups if not g.members), *single]:
         untouched = every(pieces)  # then only the weights are named
         for slot in group.slots:
             if (untouched and not slot.scored) or (slot.companion and not companions):

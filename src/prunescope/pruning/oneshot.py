@@ -19,7 +19,7 @@ from prunescope.pruning.signals import Calibration, LossFunction, batches_of
 from prunescope.pruning.targets import Target, prunable, targets
 from prunescope.pruning.wrapping import unwrapped
 from prunescope.registry import Entry, allocations, check_types, criteria, granularities, unknown
-from prunescope.types import ConfigError, PruningError
+from prunescope.types import ConfigError, PruningError, Split
 
 
 @torch.no_grad()
@@ -53,8 +53,7 @@ def prune(
     sparsity     fraction removed, 0 to 1: round(sparsity * n) by rank, ties by index. Left out with `threshold`, `table` or "2:4".
     criterion, granularity, allocation   names from `prunescope list`, or "module:function" of your own
     norm         how the scores of a piece's weights make its own: "l2", "l1" or "linf"
-    threshold    remove what scores at most this, instead of a fraction
-    table        {layer pattern: sparsity}; implies allocation="table"
+    threshold, table   remove what scores at most this, or {layer pattern: sparsity}, instead of a fraction
     layers, exclude   name patterns of the layers to prune, and of those to leave alone ("fc2", "conv*", "fc2.weight")
     output       the layer that gives the network's output is exempt unless True
     biases       "with-unit": a removed unit takes its bias and normalisation with it; "keep"; "drop": every bias goes
@@ -62,7 +61,7 @@ def prune(
     masks        earlier masks, which stay in force and count towards the sparsity
     data         calibration set of criteria that need one: (inputs, labels), a Split, or batches of such pairs
     loss_fn      (outputs, labels) -> mean loss, for criteria that need gradients; cross-entropy unless given
-    example_inputs   inputs of a forward pass, for granularities that follow the network's graph, and for synflow
+    example_inputs   inputs of a forward pass, for granularities that follow the network's graph; two rows of `data` unless given
     initial      {parameter: values at the start of training}, for criteria of movement
     options      options of the criterion, the granularity and the allocation, by name; seed: of what is drawn
 
@@ -77,12 +76,12 @@ def prune(
     own = split_options(entries, {**entries[1].traits.get("stated", {}), **(options or {})})
     sparsity = _checked_request(sparsity, threshold, table, biases, fixed_sparsity(entries[1], own[1]))
     chosen = {t.name: t for t in targets(model, layers=layers, exclude=exclude, output=output)}
-    groups = groups_of(model, list(chosen.values()), entries[1], own[1], example_inputs)
+    groups = groups_of(model, list(chosen.values()), entries[1], own[1], _examples(example_inputs, data))
     scored = [chosen[name] for name in dict.fromkeys(s.parameter for g in groups for s in g.scored)]
-    extra = {"initial": initial, "example_inputs": example_inputs}
-    calibration = Calibration(model, scored, batches_of(data), loss_fn, rng.torch_generator(seed, "prune", criterion), extra)
-    work = Work(entries, own, chosen, groups, calibration, norm, biases)
-    return work.rounds(masks, list(levels(entries[0], own[0], Request(sparsity, threshold, table, allow_empty))))
+    extra, draw = {"initial": initial, "example_inputs": example_inputs}, rng.torch_generator(seed, "prune", criterion)
+    calibration = Calibration(model, scored, batches_of(data), loss_fn, draw, extra)
+    plan = levels(entries[0], own[0], Request(sparsity, threshold, table, allow_empty))
+    return Work(entries, own, chosen, groups, calibration, norm, biases).rounds(masks, list(plan))
 
 
 def _checked_request(
@@ -100,6 +99,15 @@ def _checked_request(
     if biases not in ("with-unit", "keep", "drop"):
         raise ConfigError(f"biases {biases!r}: expected with-unit, keep or drop")
     return sparsity if fixed is None else fixed
+
+
+def _examples(example_inputs: Any, data: Any) -> Any:
+    """Inputs to trace the network with: those given, or the first two rows of the calibration set where it can be looked into."""
+    if example_inputs is not None or data is None:
+        return example_inputs
+    first = data.x if isinstance(data, Split) else data[0] if isinstance(data, Sequence) and len(data) else None
+    first = first[0] if isinstance(first, tuple | list) else first  # batches of (inputs, labels)
+    return first[:2] if isinstance(first, Tensor) else first
 
 
 def groups_of(

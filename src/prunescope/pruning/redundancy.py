@@ -38,7 +38,7 @@ def conditional_label_information(values: Tensor, labels: Tensor, bins: int) -> 
     Plug-in with the Miller-Madow correction of each entropy: (occupied cells - 1) / 2n. Paninski 2003, eq. 3 and 4.
     """
     units, n = values.shape[:2]
-    groups, _ = cells(values.contiguous(), bins=bins, range="quantile")
+    groups, _ = cells(values, bins=bins, range="quantile")
     codes = torch.as_tensor(groups.ids, dtype=torch.long)
     width = int(codes.max()) + 1
     onehot = torch.zeros(units, width, n, dtype=torch.float32).scatter_(1, codes[:, None], 1.0)

@@ -13,7 +13,7 @@ from prunescope.pruning.budget import Request, kept_of
 from prunescope.pruning.groups import Group, masks_of
 from prunescope.pruning.masks import Masks
 from prunescope.pruning.schedules import geometric
-from prunescope.pruning.scoring import scores_of
+from prunescope.pruning.scoring import check_level, scores_of
 from prunescope.pruning.selection import rows_of
 from prunescope.pruning.signals import Calibration, compute
 from prunescope.pruning.solvers import adapted
@@ -53,6 +53,7 @@ class Work:
     def once(self, masks: Masks | None, request: Request) -> Masks:
         """Score, allocate, select and apply; `masks` are earlier ones, which stay in force."""
         criterion, model = self.entries[0], self.calibration.model
+        check_level(self.groups, criterion)
         available = compute(criterion.needs, self.calibration, self.options[0])
         scores = scores_of(self.groups, self.targets, criterion, available, self.options[0], norm=self.norm, masks=masks)
         kept = kept_of(self.groups, scores, self.entries[2], self.options[2], request, self.calibration, self.rows())

@@ -39,7 +39,11 @@ def scores_of(
     if entry.traits.get("elementwise") and all(len(g.scored) == 1 and g.scored[0].layout == Spans(()) for g in groups):
         return {g.name: _streamed(targets[g.name], entry, available, options, masks) for g in groups}
     raw = {s.parameter: raw_scores(targets[s.parameter], entry, available, options) for g in groups for s in g.scored}
-    return {g.name: _without_removed(_group_scores(g, raw, targets, entry, norm), g, masks) for g in groups}
+    apart = {g.name: g.members or (g,) for g in groups}
+    return {
+        name: torch.cat([_without_removed(_group_scores(g, raw, targets, entry, norm), g, masks) for g in members])
+        for name, members in apart.items()
+    }
 
 
 def _streamed(
@@ -59,6 +63,16 @@ def signals_of(entry: Entry) -> list[Entry]:
 def criterion_options(entry: Entry) -> dict[str, Any]:
     """The options of a criterion and of the signals that it needs, with their defaults."""
     return {**{n: v for e in signals_of(entry) for n, v in e.options.items()}, **entry.options}
+
+
+def check_level(groups: Sequence[Group], entry: Entry) -> None:
+    """ConfigError where a criterion of units meets pieces that are none; asked before any signal is computed."""
+    for group in groups:
+        if entry.traits.get("level") == "unit" and not group.unit:
+            raise ConfigError(
+                f"criterion {entry.name!r} scores whole units, and {group.name} is to be pruned in smaller or other pieces: "
+                "choose a granularity of units (neuron, filter, channel)"
+            )
 
 
 def raw_scores(target: Target, entry: Entry, available: Mapping[str, Mapping[str, Any]], options: Mapping[str, Any]) -> Tensor:
@@ -83,11 +97,6 @@ def raw_scores(target: Target, entry: Entry, available: Mapping[str, Mapping[str
 def _group_scores(group: Group, raw: Mapping[str, Tensor], targets: Mapping[str, Target], entry: Entry, norm: str) -> Tensor:
     how = entry.traits.get("units", "norm")
     if entry.traits.get("level") == "unit":
-        if not group.unit:
-            raise ConfigError(
-                f"criterion {entry.name!r} scores whole units, and {group.name} is to be pruned in smaller or other pieces: "
-                "choose a granularity of units (neuron, filter, channel)"
-            )
         return torch.stack([_unit_scores(raw[s.parameter], s, targets[s.parameter]) for s in group.scored]).sum(0)
     if how == "draw":
         first = group.scored[0]

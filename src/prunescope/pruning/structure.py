@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import torch.fx
 from torch import nn
 
+from prunescope.pruning.preserving import preserved
+
 NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm, nn.modules.instancenorm._InstanceNorm)
 CONVOLUTIONS = nn.modules.conv._ConvNd
 
@@ -29,7 +31,8 @@ def structure(model: nn.Module, layers: list[str]) -> Structure:
     if not isinstance(model, nn.Sequential) and _has_control_flow_modules(model):
         return _registered(model, layers)
     try:
-        graph = torch.fx.symbolic_trace(model).graph
+        with preserved(model):  # the trace runs the user's forward, which may count calls or draw
+            graph = torch.fx.symbolic_trace(model).graph
     except Exception:  # tracing runs the user's forward on proxies, which may raise anything; the order of registration remains
         return _registered(model, layers)
     return _traced(model, graph, set(layers))
@@ -66,4 +69,12 @@ def _registered(model: nn.Module, layers: list[str]) -> Structure:
     names = [n for n, m in model.named_modules() if n in layers or isinstance(m, NORMS)]
     modules = dict(model.named_modules())
     norms = {a: b for a, b in itertools.pairwise(names) if a in layers and isinstance(modules[b], NORMS)}
-    return Structure(frozenset(layers[-1:]), norms, traced=False)
+    return Structure(frozenset(_last(model, layers)), norms, traced=False)
+
+
+def _last(model: nn.Module, layers: list[str]) -> list[str]:
+    """The layer registered last; none where a tied one comes after it (an output layer that shares the embedding's weight)."""
+    held = [n for n, p in model.named_parameters(remove_duplicate=False) if p.ndim >= 2]
+    owners = list(dict.fromkeys(n.rpartition(".")[0] for n in held))
+    alone = [n.rpartition(".")[0] for n, p in model.named_parameters() if p.ndim >= 2]
+    return [] if owners and owners[-1] not in alone else layers[-1:]

@@ -43,9 +43,23 @@ def prunable(model: nn.Module) -> dict[str, nn.Parameter]:
     """
     passed_over = {id(p) for m in model.modules() if isinstance(m, (*NORMS, nn.Embedding)) for p in m.parameters(recurse=False)}
     found = {n: p for n, p in model.named_parameters() if p.ndim >= 2 and p.is_floating_point() and id(p) not in passed_over}
+    if quantised := _quantised(model):
+        raise PruningError(f"{quantised} is quantised, and a mask needs floating weights: prune first, quantise afterwards")
     if meta := [n for n, p in found.items() if p.is_meta]:
         raise PruningError(f"{meta[0]} is on the meta device and has no values: load the weights before pruning")
     return found
+
+
+def _quantised(model: nn.Module) -> str | None:
+    """The first weight that is stored as integers or packed, by name."""
+    for name, module in model.named_modules():
+        if hasattr(module, "_packed_params"):
+            return f"{name}.weight" if name else "weight"
+    for name, p in model.named_parameters():
+        packed = type(p.data).__module__.startswith("torchao") or p.is_quantized or (p.is_floating_point() and p.element_size() == 1)
+        if p.ndim >= 2 and (packed or (not p.is_floating_point() and not p.is_complex() and name.endswith("weight"))):
+            return name
+    return None
 
 
 def targets(
@@ -59,22 +73,35 @@ def targets(
     found = prunable(model)
     if not found:
         raise PruningError(f"{type(model).__name__} has nothing to prune: no floating weight with two or more dimensions outside norms")
+    known = _all_names(model, found)
     for pattern in (*(layers or ()), *exclude):
-        if not any(fits(name, pattern) for name in found):
+        if not any(_fits(known[name], pattern) for name in found):
             raise ConfigError(unknown("layer", pattern, [n.removesuffix(".weight") for n in found]))
     shape = structure(model, [owner(n) for n in found])
     chosen = [
         _target(model, name, parameter, shape)
         for name, parameter in found.items()
-        if not any(fits(name, p) for p in exclude)
-        and (layers is None or any(fits(name, p) for p in layers))
-        and (output or not _is_output(model, name, shape) or name in (layers or ()) or owner(name) in (layers or ()))
+        if not any(_fits(known[name], p) for p in exclude)
+        and (layers is None or any(_fits(known[name], p) for p in layers))
+        and (output or not _is_output(model, name, shape) or any(n in layers or owner(n) in layers for n in known[name] if layers))
     ]
     if not chosen:
         raise PruningError(
             f"nothing is left to prune: all of {', '.join(found)} are excluded, or exempt as the output layer (output=True includes it)"
         )
     return chosen
+
+
+def _all_names(model: nn.Module, found: dict[str, nn.Parameter]) -> dict[str, list[str]]:
+    """Every name of each weight: a tied one is listed under its first, and its layer may be meant by any."""
+    names: dict[int, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), []).append(name)
+    return {name: names[id(p)] for name, p in found.items()}
+
+
+def _fits(names: Sequence[str], pattern: str) -> bool:
+    return any(fits(name, pattern) for name in names)
 
 
 def _is_output(model: nn.Module, name: str, shape: Structure) -> bool:

@@ -31,7 +31,7 @@ def convergence(run: Run) -> pd.DataFrame | None:
     rows = rows[(rows["phase"] == "convergence") & rows["metric"].isin(METRICS) & rows["n"].notna()]
     if rows.empty:
         return None
-    order = rows["parameters"].map(lambda text: parameters(text).get("order", 0))
+    order = rows["parameters"].map(lambda text: parameters(text).get("layer_order", 0))
     bits = np.where(rows["unit"] == "nats", rows["value"] / LN2, rows["value"])
     rows = rows.assign(estimate=labels(rows), cell=tables.cell_numbers(rows, tables.cells(run)), order=order, bits=bits)
     found = []

@@ -10,8 +10,8 @@ from typing import Any
 import pandas as pd
 
 METRICS = ("mi_input", "mi_label", "entropy")
-# What a record says beside the settings of its estimator; `order` is the layer's number.
-STATED = frozenset(["ceiling", "flags", "order", "resolution", "h_x", "h_y", "log2_n", "input", "why", "uncertainty", "quantity"])
+# What a record says beside the settings of its estimator; `layer_order` is the layer's number.
+STATED = frozenset(["ceiling", "flags", "layer_order", "resolution", "h_x", "h_y", "log2_n", "input", "why", "uncertainty", "quantity"])
 FIRST = ("bins", "width", "noise", "relative", "scale", "k")  # the resolution itself: told wherever an estimator comes more than once
 SETTINGS = (*FIRST, "bound", "range", "metric", "draws", "reduce")
 NOT_SHANNON = {
@@ -115,6 +115,7 @@ def describe(label: str, rows: pd.DataFrame) -> dict[str, Any]:
     """What is told of an estimate: label, estimator, resolution, split, n, ceilings (bits), flags, and why it is no Shannon information."""
     of_input = rows[rows["metric"] == "mi_input"].drop_duplicates("parameters")
     details = [parameters(text) for text in of_input["parameters"]] or [{}]
+    both = rows.loc[rows["metric"].isin(METRICS[:2]), "parameters"].drop_duplicates().map(parameters)
     ceilings = {"H(X)": _largest(details, "h_x"), "H(Y)": _largest(details, "h_y"), "log2 N": _largest(details, "log2_n")}
     resolutions = list(dict.fromkeys(str(d["resolution"]) for d in details if d.get("resolution")))
     estimator = str(rows["estimator"].iloc[0])
@@ -125,7 +126,7 @@ def describe(label: str, rows: pd.DataFrame) -> dict[str, Any]:
         "split": ", ".join(dict.fromkeys(map(str, rows["split"]))),
         "n": sorted({int(n) for n in rows["n"].dropna().unique()}),
         "ceilings": {name: value for name, value in ceilings.items() if value is not None},
-        "flags": sorted({flag for d in details for flag in d.get("flags") or () if flag not in COMMON_FLAGS}),
+        "flags": sorted({flag for d in both for flag in d.get("flags") or () if flag not in COMMON_FLAGS}),
         "not_shannon": NOT_SHANNON.get(estimator, ""),
     }
 

@@ -136,7 +136,7 @@ def _moment_numbers(rows: pd.DataFrame, moments: pd.DataFrame) -> NDArray[np.int
 
 def _layers(rows: pd.DataFrame) -> list[str]:
     named = rows.drop_duplicates(["group", "layer"])
-    order = [d.get("order") for d in named["details"]]
+    order = [d.get("layer_order") for d in named["details"]]
     position = [(o if isinstance(o, int | float) else len(named), i) for i, o in enumerate(order)]
     return list(dict.fromkeys(named["layer"].iloc[i] for _, i in sorted(position)))
 

@@ -197,8 +197,9 @@ def paired_differences(
 ) -> pd.DataFrame:
     """`metric` minus the baseline's of the SAME seed, in its unit: n pairs, mean, median, low, high, ... for each group, variant, sparsity.
 
-    `baseline` names a variant: its trial at its lowest sparsity is the reference of the whole group. With None every variant is compared
-    with its own trial at sparsity 0. Seeds without a partner are left out; the reference itself and cells without any pair are absent.
+    `baseline` names a variant: its trial at sparsity 0 (or its only one) is the reference of the whole group; where it was pruned at
+    several levels, like is compared with like, each level with the baseline's own. With None every variant is compared with its own
+    trial at sparsity 0. Seeds without a partner are left out; the reference itself and cells without any pair are absent.
     """
     rows = select(records, metric, phase=phase, split=split, layer=layer)
     _one_value_a_trial(rows, metric, CELL)
@@ -212,8 +213,12 @@ def _differences(rows: pd.DataFrame, baseline: str | None) -> pd.DataFrame:
         origin = rows[rows["sparsity"] == 0].assign(of_variant=lambda frame: frame["variant"])
         keys = ["group", "variant", "seed"]
     else:
-        named = rows[rows["variant"] == baseline].sort_values("sparsity").drop_duplicates(["group", "seed"])
-        origin, keys = named.assign(of_variant=baseline), ["group", "seed"]
+        named = rows[rows["variant"] == baseline].sort_values("sparsity")
+        levels = named["sparsity"].dropna().unique()
+        like = len(levels) > 1 and levels.min() > 0
+        keys = ["group", "seed", "level"] if like else ["group", "seed"]
+        origin = (named if like else named.drop_duplicates(["group", "seed"])).assign(of_variant=baseline, level=named["sparsity"])
+        rows = rows.assign(level=rows["sparsity"])
     origin = origin.rename(columns={"sparsity": "of_sparsity", "value": "of"})[[*keys, "of_variant", "of_sparsity", "of"]]
     paired = rows.merge(origin, on=keys, how="inner")
     level = (paired["sparsity"] == paired["of_sparsity"]) | (paired["sparsity"].isna() & paired["of_sparsity"].isna())

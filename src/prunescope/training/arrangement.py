@@ -65,7 +65,8 @@ def arrange(
         if size == 0:
             return Arrangement(Way.ALONE, 1, f"one by one: with {parameters:,} parameters each, stacking saves nothing")
         return Arrangement(Way.STACKED, size, f"{size} at once by batched matrix products, {parameters:,} parameters each", plan)
-    if not wanted and (parameters > SMALL or any(isinstance(m, _ConvNd) for m in models[0].modules())):
+    slow = (_ConvNd, nn.RNNBase, nn.MultiheadAttention, nn.LayerNorm)  # many small calls each, which vmap makes no fewer
+    if not wanted and (parameters > SMALL or any(isinstance(m, slow) for m in models[0].modules())):
         return Arrangement(Way.ALONE, 1, f"one by one: {plan}, and torch.func is no faster for networks of its kind")
     size = wanted or len(models)
     return Arrangement(Way.VECTORISED, size, f"{size} at once by torch.func: {plan}")

@@ -32,7 +32,7 @@ def information_label(
     >>> information_label(torch.ones(2, 3), samples, estimator="binning", settings={"bins": 2}).tolist()
     [1.0, 0.0]
     """
-    return _label_information(unit_samples.values.T[..., None], _labels(unit_samples), estimator, settings)
+    return _label_information(unit_samples.values.T.contiguous()[..., None], _labels(unit_samples), estimator, settings)
 
 
 @criteria(
@@ -64,7 +64,7 @@ def information_conditional(
     [1.18, 0.0, -0.18]
     """
     labels = _labels(unit_samples)
-    values = unit_samples.values.T[..., None]
+    values = unit_samples.values.T.contiguous()[..., None]
     if estimator == "binning" and settings is None:
         alone, given = conditional_label_information(values, labels, bins)
         return spread_over_rest(alone, lambda s: given[:, s])
@@ -95,7 +95,7 @@ def information_input(weight: Tensor, unit_samples: UnitSamples, *, bins: int = 
     low, high = float(values.min()), float(values.max())
     if low == high:
         return torch.zeros(values.shape[1], dtype=torch.float64)
-    groups, _ = cells(values.T[..., None], bins=bins, range=(low, high))
+    groups, _ = cells(values.T.contiguous()[..., None], bins=bins, range=(low, high))
     return torch.from_numpy(groups_entropy(groups, correction)) / LN2
 
 

@@ -12,6 +12,7 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from prunescope.pruning.preserving import preserved
 from prunescope.pruning.targets import Target
 from prunescope.types import PruningError, Split
 
@@ -159,16 +160,11 @@ def undisturbed(calibration: Calibration) -> Iterator[nn.Module]:
     Attention and recurrent layers take their plain implementations meanwhile: the fused ones skip hooks or cannot be differentiated twice.
     """
     model = calibration.model
-    modes = [(m, m.training) for m in model.modules()]
-    buffers = [(m, dict(m._buffers), {n: b.clone() for n, b in m._buffers.items() if b is not None}) for m in model.modules()]
     frozen = [p for p in model.parameters() if not p.requires_grad and p.is_floating_point()]
     fast = torch.backends.mha.get_fastpath_enabled()
-    devices = sorted({p.device.index for p in model.parameters() if p.device.type == "cuda"})
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(torch.random.fork_rng(devices=devices))
-        stack.enter_context(torch.compiler.set_stance("force_eager"))
-        stack.enter_context(sdpa_kernel(SDPBackend.MATH))
-        if devices and any(isinstance(m, nn.RNNBase) for m in model.modules()):
+    on_gpu = any(p.device.type == "cuda" for p in model.parameters())
+    with preserved(model), torch.compiler.set_stance("force_eager"), sdpa_kernel(SDPBackend.MATH), contextlib.ExitStack() as stack:
+        if on_gpu and any(isinstance(m, nn.RNNBase) for m in model.modules()):
             stack.enter_context(torch.backends.cudnn.flags(enabled=False))
         try:
             torch.backends.mha.set_fastpath_enabled(False)
@@ -182,18 +178,6 @@ def undisturbed(calibration: Calibration) -> Iterator[nn.Module]:
             torch.backends.mha.set_fastpath_enabled(fast)
             for p in frozen:
                 p.requires_grad_(False)
-            for module, mode in modes:
-                module.training = mode
-            for module, objects, values in buffers:
-                _restore(module, objects, values)
-
-
-def _restore(module: nn.Module, objects: dict[str, Tensor | None], values: dict[str, Tensor]) -> None:
-    for name, value in objects.items():
-        module._buffers[name] = value
-        if value is not None and not torch.equal(value, values[name]):
-            with torch.no_grad():
-                value.copy_(values[name])
 
 
 def finite(signal: str, values: Mapping[str, Tensor]) -> dict[str, Tensor]:

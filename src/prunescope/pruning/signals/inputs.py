@@ -85,6 +85,7 @@ def input_moments(calibration: Calibration) -> dict[str, Moments]:
 def _gather(calibration: Calibration, signal: str, add: Callable[[str, Tensor], None]) -> None:
     """Calls `add(target, rows)` with (groups, n, d) for all that enters each target's weight in a pass over the calibration set."""
     seen: set[str] = set()
+    busy: list[str] = []  # the hook at work: finding an attention's inner inputs runs it again, which no hook shall see
 
     def receiver(name: str) -> Receive:
         def receive(rows: Tensor) -> None:
@@ -96,7 +97,7 @@ def _gather(calibration: Calibration, signal: str, add: Callable[[str, Tensor], 
     with undisturbed(calibration) as model, contextlib.ExitStack() as stack, torch.no_grad():
         for target in calibration.targets:
             for place in _places(model, target.parameter):
-                for handle in _watch(model, place, signal, receiver(target.name)):
+                for handle in _watch(model, place, signal, receiver(target.name), busy):
                     stack.callback(handle.remove)
         for inputs, _ in calibration.chunks(f"signal {signal!r}"):
             forward(model, inputs)
@@ -110,7 +111,7 @@ def _places(model: nn.Module, parameter: nn.Parameter) -> list[str]:
     return [n for n, p in named if p is parameter and not isinstance(model.get_submodule(owner(n)), nn.Embedding)]
 
 
-def _watch(model: nn.Module, place: str, signal: str, receive: Receive) -> Iterator[Any]:
+def _watch(model: nn.Module, place: str, signal: str, receive: Receive, busy: list[str]) -> Iterator[Any]:
     home, _, local = place.rpartition(".")
     module = model.get_submodule(home)
     above = home.rpartition(".")[0]
@@ -123,11 +124,10 @@ def _watch(model: nn.Module, place: str, signal: str, receive: Receive) -> Itera
             f"signal {signal!r}: {place} is {kind} of {type(module).__name__}, whose inputs are not seen from outside: "
             "exclude it, or choose a criterion of the weights or gradients"
         )
-    busy: list[bool] = []  # finding an attention's inner inputs runs it again
 
     def hook(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], _output: Any) -> None:
         if not busy:
-            busy.append(True)
+            busy.append(place)
             try:
                 for part in rows(module, local, args, kwargs):
                     receive(part)

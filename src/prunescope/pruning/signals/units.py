@@ -111,16 +111,20 @@ def _passes(calibration: Calibration, signal: str) -> Iterator[tuple[str, Tensor
                 calls = seen.get(target.name)
                 if not calls:
                     raise PruningError(f"signal {signal!r}: {target.name} gave no output in the forward pass: exclude the layer")
-                values = [_by_unit(v, model.get_submodule(owner(target.name)), target) for v, _ in calls]
+                values = [_by_unit(v, _home(model, target), target) for v, _ in calls]
                 yield target.name, torch.cat(values, 2), all(a for _, a in calls), labels
 
 
+def _home(model: nn.Module, target: Target) -> nn.Module:
+    """The module that gives the target's units: its own, or the attention whose output projection it is."""
+    above = model.get_submodule(owner(owner(target.name)))
+    return above if isinstance(above, nn.MultiheadAttention) else model.get_submodule(owner(target.name))
+
+
 def _check(model: nn.Module, target: Target, signal: str) -> None:
-    module = model.get_submodule(owner(target.name))
-    inside = isinstance(model.get_submodule(owner(owner(target.name))), nn.MultiheadAttention)
-    if target.kind == "other" or inside or (isinstance(module, CONVOLUTIONS) and target.out_dim == 1 and module.groups > 1):
-        what = "an attention's output projection, whose values are not seen from outside" if inside else "no layer with units of its own"
-        raise PruningError(f"signal {signal!r}: {target.name} is {what} ({type(module).__name__}): exclude it")
+    if target.kind == "other":
+        kind = type(model.get_submodule(owner(target.name))).__name__
+        raise PruningError(f"signal {signal!r}: {target.name} ({kind}) is no layer with units of its own: exclude it")
 
 
 def _by_unit(values: Tensor, module: nn.Module, target: Target) -> Tensor:
@@ -141,7 +145,7 @@ def _activations(model: nn.Module, targets: Sequence[Target], inputs: Any) -> di
     follower = _Follower()
     with contextlib.ExitStack() as stack:
         for target in targets:
-            handle = model.get_submodule(owner(target.name)).register_forward_hook(follower.hook(target.name))
+            handle = _home(model, target).register_forward_hook(follower.hook(target.name))
             stack.callback(handle.remove)
         stack.enter_context(follower)
         forward(model, inputs)
@@ -158,6 +162,7 @@ class _Follower(TorchFunctionMode):
 
     def hook(self, name: str) -> Any:
         def receive(_module: nn.Module, _inputs: Any, output: Any) -> None:
+            output = output[0] if isinstance(output, tuple) else output
             if isinstance(output, Tensor):
                 self.found.setdefault(name, []).append((output.detach().clone(), False))
                 self.tracked[output] = [*self.tracked.get(output, []), (name, len(self.found[name]) - 1)]

@@ -1,0 +1,295 @@
+"""The coupling engine: on every network of the zoo, a removed channel is what it is said to be in every tensor, and gone behind its cut."""
+
+import copy
+import warnings
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+from zoo import ZOO, Block, Fused, Gated, Grouped, randomised
+
+import prunescope as ps
+from prunescope.pruning.coupling import Coupling, branches, couple
+from prunescope.pruning.coupling.channels import FIRST, State, Value
+from prunescope.types import PruningError
+
+
+class Recorded(torch.fx.Interpreter):
+    """The traced graph run on real numbers; `seen` holds the result of every node."""
+
+    def __init__(self, coupling: Coupling, model: nn.Module, inputs) -> None:
+        super().__init__(coupling.trace.graph)
+        self.seen: dict = {}
+        trace, remaining = coupling.trace, iter(inputs)
+        held = {**dict(model.named_buffers()), **dict(model.named_parameters())}
+        placeholders = [n for n in trace.graph.graph.nodes if n.op == "placeholder"]
+        named = [held.get(trace.tensors.get(n.name)) for n in placeholders]
+        arguments = [trace.constants.get(n.name) if t is None else t for n, t in zip(placeholders, named, strict=True)]
+        with torch.no_grad():
+            self.run(*[next(remaining) if a is None else a for a in arguments])
+        self.outputs = [self.seen[n] for n in trace.outputs]
+
+    def run_node(self, n):
+        self.seen[n] = super().run_node(n)
+        return self.seen[n]
+
+
+def remove(model: nn.Module, families, step: int, *, only: str | None = None) -> list[int]:
+    """Zero every `step`-th piece of each family in all its parameters, or in those with the role `only`; returns the sets."""
+    parameters, gone = dict(model.named_parameters()), []
+    for family in families:
+        rows = torch.arange(family.pieces)[:: step if family.pieces > 1 else 1]
+        gone += family.sets[rows.numpy()].tolist()
+        for part in family.parts:
+            if part.parameter and (only is None or only in part.roles):
+                parameters[part.tensor].data.index_fill_(part.dim, part.index[rows].flatten(), 0.0)
+    return gone
+
+
+def example(name: str):
+    model, inputs = ZOO[name]()
+    return model.double(), tuple(i.double() if i.is_floating_point() else i for i in inputs)
+
+
+def other(x: torch.Tensor) -> torch.Tensor:
+    return torch.randn_like(x) if x.is_floating_point() else x.flip(1)
+
+
+def faults(coupling: Coupling, model: nn.Module, inputs, step: int) -> list[str]:
+    """Places where a removed channel is not what its label says, for two inputs; empty when all is well."""
+    gone = torch.zeros(int(coupling.sets.max()) + 1, dtype=torch.bool)
+    masked = copy.deepcopy(model)
+    gone[remove(masked, coupling.families, step)] = True
+    one, two = (Recorded(coupling, masked, i).seen for i in (inputs, tuple(map(other, inputs))))
+    sets, found = torch.from_numpy(coupling.sets), []
+    for node, value in coupling.values.items():
+        for label in value.labels if isinstance(value, Value) and node in one else ():
+            removed = (gone[sets[label.ids]] & (label.ids >= FIRST)).expand(value.shape)
+            if label.state is State.ZERO and bool((one[node][removed] != 0).any()):
+                found.append(f"{node} is not zero")
+            if label.state is State.CONST and not torch.allclose(one[node][removed], two[node][removed], rtol=0, atol=1e-12):
+                found.append(f"{node} varies")
+    return found
+
+
+@pytest.mark.parametrize("step", [2, 3])
+@pytest.mark.parametrize("name", ZOO)
+def test_removed_channels_are_what_their_labels_say(name, step):
+    model, inputs = example(name)
+    assert faults(couple(model, inputs), model, inputs, step) == []
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_what_removed_channels_feed_is_cut_off(name):
+    """With only the consumers' slices at zero, producers as they were, the output is that of the fully masked network."""
+    model, inputs = example(name)
+    coupling = couple(model, inputs)
+    full, cut = copy.deepcopy(model), copy.deepcopy(model)
+    remove(full, coupling.families, 2)
+    clean = [f for f in coupling.families if not f.mixed]
+    remove(cut, clean, 2, only="consumer")
+    remove(cut, [f for f in coupling.families if f.mixed], 2)
+    with torch.no_grad():
+        expected, found, dense = full(*inputs), cut(*inputs), model(*inputs)
+    assert torch.allclose(expected, found, rtol=0, atol=1e-10)
+    assert not torch.allclose(expected, dense, rtol=0, atol=1e-6), "removing half of everything must show"
+
+
+def test_a_forgotten_producer_is_noticed():
+    """The check itself can fail: leave one coupled layer out of the removal."""
+    model, inputs = example("resnet")
+    coupling = couple(model, inputs)
+    parts = coupling.families[0].parts
+    object.__setattr__(coupling.families[0], "parts", tuple(p for p in parts if p.tensor != "1.body.4.bias"))
+    assert any("not zero" in f for f in faults(coupling, model, inputs, 2))
+
+
+def parts(coupling: Coupling, name: str) -> dict[tuple[str, int], list[list[int]]]:
+    family = next(f for f in coupling.families if f.name == name)
+    return {(p.tensor, p.dim): p.index.tolist() for p in family.parts if p.parameter}
+
+
+def test_pieces_by_hand():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.c, self.out = nn.Linear(3, 2), nn.Linear(3, 3), nn.Linear(2, 2), nn.Linear(5, 1)
+
+        def forward(self, x):
+            y = self.a(x)
+            return self.out(torch.cat([self.b(x), y + self.c(torch.relu(y))], 1))
+
+    coupling = couple(Net(), torch.randn(2, 3))
+    first = parts(coupling, "a.weight")
+    assert first == {
+        ("a.weight", 0): [[0], [1]], ("a.bias", 0): [[0], [1]], ("c.weight", 0): [[0], [1]], ("c.weight", 1): [[0], [1]],
+        ("c.bias", 0): [[0], [1]], ("out.weight", 1): [[3], [4]],
+    }  # fmt: skip
+    assert parts(coupling, "b.weight")["out.weight", 1] == [[0], [1], [2]]
+    assert [(f.name, f.frozen) for f in coupling.frozen] == []  # one output has no channels to choose from
+
+
+def test_a_key_and_value_head_goes_with_all_its_queries():
+    coupling = couple(nn.Sequential(nn.Linear(6, 16), Grouped(16, 4, 2), nn.Linear(16, 3)), torch.randn(2, 5, 6))
+    heads = next(f for f in coupling.families if f.heads)
+    rows = {p.tensor: p.index.tolist() for p in heads.parts}
+    assert rows["1.q.weight"] == [list(range(8)), list(range(8, 16))]
+    assert rows["1.k.weight"] == rows["1.v.weight"] == [list(range(4)), list(range(4, 8))]
+    assert rows["1.o.weight"] == rows["1.q.weight"]
+
+
+def test_groups_of_a_convolution_stay_equal():
+    net = nn.Sequential(nn.Conv2d(3, 6, 1), nn.Conv2d(6, 8, 3, groups=2), nn.Conv2d(8, 2, 1))
+    coupling = couple(net, torch.randn(1, 3, 5, 5))
+    assert parts(coupling, "0.weight")["0.weight", 0] == [[0, 3], [1, 4], [2, 5]]
+    assert parts(coupling, "1.weight")["2.weight", 1] == [[0, 4], [1, 5], [2, 6], [3, 7]]
+
+
+class Unknown(nn.Module):
+    def __init__(self, operation):
+        super().__init__()
+        self.a, self.b, self.operation = nn.Linear(4, 4), nn.Linear(4, 2), operation
+
+    def forward(self, x):
+        return self.b(self.operation(self.a(x)))
+
+
+@pytest.mark.parametrize(
+    ("operation", "reason"),
+    [
+        (lambda y: torch.cdist(y, y) @ y, "no rule for cdist"),
+        (lambda y: y.softmax(-1), "softmax"),
+        (lambda y: y.sort(-1)[0], "sort"),
+        (lambda y: y.amax(-1, keepdim=True).expand(-1, 4), "reduced by amax"),
+        (lambda y: torch.fft.rfft(y).real.repeat(1, 2)[:, :4], "no rule for fft_rfft"),
+        (lambda y: y + y.flip(-1), ""),
+    ],
+)
+def test_what_cannot_be_followed_is_frozen_with_the_reason(operation, reason):
+    coupling = couple(Unknown(operation), torch.randn(2, 4))
+    why = [why for name, _, why in coupling.report() if name.startswith("a.weight")]
+    assert all(reason in w for w in why)
+    assert all(w for w in why) == bool(reason), "flipped channels go in pairs, the others not at all"
+
+
+def test_no_forward_that_depends_on_values_is_taken_for_granted():
+    class Branching(Unknown):
+        def forward(self, x):
+            y = self.a(x)
+            return self.b(y * 2 if y.sum() > 0 else y)
+
+    class Outside(Unknown):
+        def forward(self, x):
+            return self.b(torch.from_numpy(self.a(x).detach().numpy()))
+
+    for kind in (Branching, Outside):
+        with pytest.raises(PruningError, match=rf"{kind.__name__} cannot be traced.*need no graph"):
+            couple(kind(None), torch.randn(2, 4))
+    with pytest.raises(PruningError, match="needs example_inputs"):
+        ps.prune(Unknown(torch.relu), sparsity=0.5, granularity="channel")
+
+
+def test_inputs_that_export_refuses_are_followed_by_fx():
+    class Scale:
+        factor = 2.0
+
+    class Odd(Unknown):
+        def forward(self, x, scale):
+            return self.b(torch.relu(self.a(x)) * scale.factor)
+
+    coupling = couple(Odd(None), (torch.randn(2, 4), Scale()))
+    assert coupling.trace.how == "fx"
+    assert [f.name for f in coupling.families] == ["a.weight"]
+
+
+def test_tracing_leaves_the_model_as_it_was():
+    model, inputs = ZOO["encoder"]()
+    model.train()
+    model.body.layers[0].eval()
+    modes, state = [m.training for m in model.modules()], copy.deepcopy(model.state_dict())
+    before, fast = torch.get_rng_state(), torch.backends.mha.get_fastpath_enabled()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        couple(model, inputs)
+    assert modes == [m.training for m in model.modules()]
+    assert torch.equal(before, torch.get_rng_state())
+    assert fast == torch.backends.mha.get_fastpath_enabled()
+    assert all(torch.equal(v, state[k]) for k, v in model.state_dict().items())
+
+
+def test_writes_into_views_are_followed():
+    class Written(Unknown):
+        def forward(self, x):
+            y = self.a(x)
+            y.view(-1, 2, 2).mul_(2)
+            y[:, 1] = 0
+            return self.b(F.relu(y, inplace=True))
+
+    model = Written(None).double()
+    coupling = couple(model, torch.randn(2, 4).double())
+    assert faults(coupling, model, (torch.randn(2, 4).double(),), 2) == []
+    assert sorted(f.pieces for f in coupling.families) == [1, 3], "the overwritten channel feeds nothing"
+
+
+def test_branches_are_those_that_the_stream_goes_round():
+    model = randomised(nn.Sequential(nn.Linear(6, 16), Block(16, Fused(16, 2, False), mlp=Gated(16, 12)), nn.Linear(16, 3))).double()
+    x = torch.randn(2, 5, 6).double()
+    found = branches(couple(model, x))
+    assert [sorted(b.parameters) for b in found] == [
+        [*(f"1.attention.{n}" for n in ("proj.bias", "proj.weight", "qkv.bias", "qkv.weight")), "1.norm1.bias", "1.norm1.weight"],
+        ["1.mlp.down.weight", "1.mlp.gate.weight", "1.mlp.up.weight", "1.norm2.bias", "1.norm2.weight"],
+    ]
+    parameters = dict(model.named_parameters())
+    for name in (n for b in found for n in b.parameters):
+        parameters[name].data.zero_()
+    assert torch.allclose(model(x), model[2](model[0](x)), rtol=0, atol=1e-12)
+
+
+HUGGING = ("gpt2", "llama", "bert", "vit")
+
+
+def hugging(name: str):
+    transformers = pytest.importorskip("transformers", reason="Hugging Face networks need the extra: pip install 'prunescope[hf]'")
+    sizes = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 40}
+    special = {"bos_token_id": None, "eos_token_id": None}
+    torch.manual_seed(0)
+    tokens = (torch.randint(0, 40, (2, 6)),)
+    if name == "gpt2":
+        config = transformers.GPT2Config(vocab_size=40, n_positions=16, n_embd=16, n_layer=2, n_head=4, **special)
+        return transformers.GPT2LMHeadModel(config), tokens
+    if name == "llama":
+        config = transformers.LlamaConfig(**sizes, **special, num_key_value_heads=2, max_position_embeddings=32)
+        return transformers.LlamaForCausalLM(config), tokens
+    if name == "bert":
+        return transformers.BertForSequenceClassification(transformers.BertConfig(**sizes, max_position_embeddings=32)), tokens
+    config = transformers.ViTConfig(**{k: v for k, v in sizes.items() if k != "vocab_size"}, image_size=8, patch_size=4)
+    return transformers.ViTForImageClassification(config), (torch.randn(2, 3, 8, 8),)
+
+
+@pytest.mark.parametrize("name", HUGGING)
+def test_networks_of_hugging_face(name):
+    model, inputs = hugging(name)
+    model = randomised(model).double()
+    inputs = tuple(i.double() if i.is_floating_point() else i for i in inputs)
+    coupling = couple(model, inputs)
+    assert sum(f.heads for f in coupling.families) == 2
+    assert len(branches(coupling)) == 4
+    assert faults(coupling, model, inputs, 2) == []
+    for granularity in ("head", "mlp-unit", "channel"):
+        fresh = copy.deepcopy(model)
+        masks = ps.prune(fresh, sparsity=0.5, granularity=granularity, example_inputs=inputs)
+        named = [f for f in coupling.families if granularity == "channel" or f.heads == (granularity == "head")]
+        counts = [removed_pieces(f, masks) for f in named if f.tensors("producer")[0] in masks or granularity == "channel"]
+        assert counts, granularity
+        assert all(gone == round(0.5 * pieces) for gone, pieces in counts)
+        assert bool(torch.isfinite(fresh(*inputs).logits).all())
+    assert ps.prune(model, sparsity=0.5, granularity="layer", example_inputs=inputs)
+
+
+def removed_pieces(family, masks) -> tuple[int, int]:
+    """(removed, all) pieces of a family, which must agree in all its tensors."""
+    gone = [~masks[p.tensor].movedim(p.dim, 0)[p.index].flatten(1).any(1) for p in family.parts if p.parameter and p.tensor in masks]
+    gone = [g for g in gone if bool(g.any())]
+    assert all(torch.equal(g, gone[0]) for g in gone)
+    return int(gone[0].sum()), family.pieces
