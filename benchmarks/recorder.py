@@ -61,7 +61,8 @@ def main() -> None:
             seconds, records[name] = timed(changes, shared, options.data_dir)
             found[name].append(seconds)
     first = statistics.median(found["no recorder"])
-    print(f"torch {torch.__version__}, {options.networks} networks, {options.epochs} epochs, {options.points} points, load {os.getloadavg()[0]:.1f}")
+    what = f"{options.networks} networks, {options.epochs} epochs, {options.points} points"
+    print(f"torch {torch.__version__}, {what}, load {os.getloadavg()[0]:.1f}")
     for name, times in found.items():
         seconds = statistics.median(times)
         print(f"  {name:24s} {seconds:8.2f} s   {100 * (seconds / first - 1):6.1f} %   {records[name]:8,} records")

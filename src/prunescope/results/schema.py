@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
 VERSION = 1
 
 
-@dataclass(frozen=True)
-class Record:
+class Record(NamedTuple):
     """One measured fact of one trial; `parameters` is JSON text, missing numbers are None."""
 
     metric: str
@@ -36,7 +34,7 @@ def parameters_text(parameters: Mapping[str, Any]) -> str:
 
 
 TRIAL_COLUMNS = ("experiment", "trial", "group", "variant", "criterion", "granularity", "allocation", "sparsity", "seed")
-FACT_COLUMNS = tuple(f.name for f in fields(Record))
+FACT_COLUMNS = Record._fields
 COLUMNS = (*TRIAL_COLUMNS, *FACT_COLUMNS)
 TYPES: dict[str, Any] = {
     **dict.fromkeys(("sparsity", "value", "stderr", "epoch"), "float64"),
@@ -47,7 +45,7 @@ TYPES: dict[str, Any] = {
 
 def frame(records: Sequence[Record], trial: Mapping[str, Any]) -> pd.DataFrame:
     """The records of one trial as a frame with all columns; `trial` gives the columns that name it."""
-    facts = {c: [getattr(r, c) for r in records] for c in FACT_COLUMNS}
+    facts = dict(zip(FACT_COLUMNS, map(list, zip(*records, strict=True)), strict=True)) if records else {c: [] for c in FACT_COLUMNS}
     names = {c: [trial[c]] * len(records) for c in TRIAL_COLUMNS}
     return typed(pd.DataFrame({**names, **facts}, columns=list(COLUMNS)))
 

@@ -2,6 +2,7 @@
 
 runs/<name>/experiment.json
             dense/<hash>/    what trials that share their training before pruning share: records, weights
+            checkpoints/     where trainings under way stand, removed when all is done
             trials/<hash>/   trial.json (last, it says "finished"), records.parquet, weights.safetensors, masks.safetensors
 """
 
