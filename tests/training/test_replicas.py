@@ -1,10 +1,13 @@
 """Replicates trained together against the same replicates trained alone."""
 
+import copy
+
 import pytest
 import torch
-from stacks import COUNT, SETTINGS, assert_same, both_ways, distance, nets, problem, tanh_nets
+from stacks import BOUND, COUNT, SETTINGS, assert_same, both_ways, distance, nets, problem, tanh_nets
 from torch import nn
 
+from prunescope import models
 from prunescope.config import TrainingConfig
 from prunescope.models import ACTIVATIONS
 from prunescope.pruning import Masks, prune
@@ -22,6 +25,20 @@ def test_weights_equal_those_of_one_by_one(name):
     assert {s.epoch for s in states} == {SETTINGS[name].epochs}
     assert {s.steps for s in states} == {7 * 17 if name == "last batch dropped" else states[0].steps}
     assert distance(together[0], together[1]) > 0.1  # replicates stay themselves
+
+
+@pytest.mark.parametrize("name", ["momentum", "adamw, last batch smaller"])
+def test_one_network_alone_and_in_a_stack_of_fifty(name):
+    fifty = [
+        models.build("mlp", input_shape=(12,), classes=2, seed=s, options={"widths": [10, 7, 5, 4, 3], "activation": "tanh"})
+        for s in range(50)
+    ]
+    alone = [copy.deepcopy(fifty[i]) for i in (0, 23, 49)]
+    assert arrange(fifty, [problem()] * 50, SETTINGS[name]).size == 50
+    train_stack(fifty, problem(), SETTINGS[name], seeds=range(50))
+    for model, i in zip(alone, (0, 23, 49), strict=True):
+        train(model, problem(), SETTINGS[name], seed=i)
+        assert distance(model, fifty[i]) < BOUND
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)

@@ -49,6 +49,8 @@ class Recorder:
         self.records: list[Record] = []
         self.epoch_offset, self.phase = 0, "train"
         self._recorded: set[int] = set()
+        self._counted: tuple[list[torch.Size], list[Measurement]] | None
+        self._twin, self._counted = twin, None
         twin = twin if twin is not None and twin.data is data else None
         self.curves: dict[str, Split] = twin.curves if twin is not None else self._curve_rows()
         self.plane: InformationPlane | None = self._plane(seed, twin.plane if twin is not None else None)
@@ -143,6 +145,14 @@ class Recorder:
                 )
             )
 
+    def _operations(self) -> list[Measurement]:
+        """Operations of a forward pass: counted once for all replicates of one architecture."""
+        first = self._twin or self
+        shapes = [p.shape for p in self.model.parameters()]
+        if first._counted is None or first._counted[0] != shapes:
+            first._counted = shapes, flops(self.model, self.data.test)
+        return first._counted[1]
+
     def state_after(self, phase: str, masks: Masks | None, *, splits: tuple[str, ...] = ("train", "validation"), epoch: float = 0) -> None:
         """Quality, sparsity per layer and weight histograms as they stand now, under the name `phase`."""
         for name in splits:
@@ -158,7 +168,7 @@ class Recorder:
         test = self.data.test
         share = float(test.y.bincount().max()) / len(test)
         self._add([Measurement("chance", share, "fraction", len(test))], split="test", phase="final")
-        self._add([*size(self.model), *flops(self.model, test)], phase="final")
+        self._add([*size(self.model), *self._operations()], phase="final")
         if self.measure.latency:
             self._add(latency(self.model, test), phase="final")
         if masks is not None:

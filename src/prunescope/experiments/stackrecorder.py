@@ -72,12 +72,12 @@ class StackRecorder:
         first, plane = pairs[0][0], pairs[0][0].plane
         values = self._captured(pairs, plane.layers)(plane.x) if plane is not None else {}
         for name, split in first.curves.items():
-            rows = first.plane_rows.get(name)
-            outputs = self._captured(pairs, [])(split.x)[OUTPUT] if rows is None and len(split) else values.get(OUTPUT)
-            if outputs is None:
+            if not len(split):
                 continue
-            if rows is not None:  # the plane's samples are the curve's too, and lie sample by sample at the end of the tensor
-                outputs = outputs.transpose(1, -1).index_select(-1, rows).transpose(1, -1)
+            if (rows := first.plane_rows.get(name)) is None:
+                outputs = self._captured(pairs, [])(split.x)[OUTPUT]
+            else:  # the plane's samples are the curve's too; taken with the samples last, as they lie in memory
+                outputs = values[OUTPUT].transpose(1, -1).index_select(-1, rows).transpose(1, -1)
             for (recorder, state), measured in zip(pairs, scored_together(outputs, split, first.loss), strict=True):
                 recorder.add_curve(state, name, measured)
         if plane is not None:

@@ -122,9 +122,11 @@ def entropies_with_labels(keys: list[Ints], labels: Ints) -> tuple[Floats, Float
     `labels` (n,) count from 0. None where the keys have several columns or leave no room for the label beside them in 63 bits.
     """
     bits = int(labels.max()).bit_length()
-    if any(k.shape[1] != 1 or int(k.min()) < 0 or int(k.max()) >> (63 - bits) for k in keys):
+    if any(k.shape[1] != 1 for k in keys):
         return None
     pairs = np.stack([k[:, 0] for k in keys])
+    if int(pairs.min()) < 0 or int(pairs.max()) >> (63 - bits):
+        return None
     pairs <<= bits
     pairs |= labels
     pairs.sort(axis=-1)

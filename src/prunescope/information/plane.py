@@ -230,14 +230,14 @@ def _marked(points: list[PlanePoint]) -> list[PlanePoint]:
     marked = []
     for p in points:
         key, e = (p.quantity, p.replicate), p.estimate.to("bits")
-        if math.isnan(e.value):
-            marked.append(p)
-            continue
         before = least.get(key)
-        if before is not None and e.value > before.value + OVER + 2 * math.hypot(e.stderr or 0, before.stderr or 0):
-            p = replace(p, estimate=replace(p.estimate, flags=(*p.estimate.flags, "exceeds-earlier-layer")))
-        elif before is None or e.value < before.value:
+        if before is None:
+            if not math.isnan(e.value):
+                least[key] = e
+        elif e.value < before.value:
             least[key] = e
+        elif e.value > before.value + OVER and e.value > before.value + OVER + 2 * math.hypot(e.stderr or 0, before.stderr or 0):
+            p = replace(p, estimate=replace(p.estimate, flags=(*p.estimate.flags, "exceeds-earlier-layer")))
         marked.append(p)
     return marked
 

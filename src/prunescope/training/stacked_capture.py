@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from prunescope.measures.capture import OUTPUT, activations_of, capture
 from prunescope.training.stacked import Blueprint, Layer, blueprint
 
-BLOCK_BYTES = 16 << 20  # values of all units of all replicates at a time
+BLOCK_BYTES = 64 << 20  # values of all units of all replicates at a time; several blocks have to be copied into one tensor
 
 
 class StackCapture:
@@ -82,7 +82,7 @@ def _forward(plan: Blueprint, stacked: dict[str, Tensor], r: int, x: Tensor, wan
     for rows in x.split(block):
         a = rows.T.expand(r, -1, -1)
         for layer in plan.layers:
-            z, a = _through(layer, stacked, a)
+            z, a = _through(layer, stacked, a, keep=layer.name in wanted)
             for name, value in ((layer.name, z), (layer.follower, a)):
                 if name in wanted - {OUTPUT}:  # a module of that name gives way to what the model returns
                     kept.setdefault(name, []).append(value)
@@ -91,11 +91,12 @@ def _forward(plan: Blueprint, stacked: dict[str, Tensor], r: int, x: Tensor, wan
     return {name: (parts[0] if len(parts) == 1 else torch.cat(parts, 2)).transpose(1, 2) for name, parts in kept.items()}
 
 
-def _through(layer: Layer, stacked: dict[str, Tensor], a: Tensor) -> tuple[Tensor, Tensor]:
+def _through(layer: Layer, stacked: dict[str, Tensor], a: Tensor, *, keep: bool) -> tuple[Tensor, Tensor]:
+    """Values before and after the activation; those before it are overwritten unless they are to be kept."""
     weight = stacked[f"{layer.name}.weight"]
     z = torch.baddbmm(stacked[f"{layer.name}.bias"].unsqueeze(2), weight, a) if layer.bias else torch.bmm(weight, a)
     if not layer.follower:
         return z, z
-    out = torch.empty_like(z)
+    out = z if layer.activation.in_place and not keep else torch.empty_like(z)
     layer.activation.forward(z, out)
     return z, out
