@@ -9,6 +9,7 @@ is at most 1.05. The hook is one product with float masks: weights and masks rea
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import statistics
 import time
@@ -50,7 +51,7 @@ def resnet18() -> nn.Module:
 def large_mlp() -> nn.Module:
     """784-1000-1000-500-200-10: 2.4 M weights."""
     widths = [784, 1000, 1000, 500, 200, 10]
-    layers = [m for a, b in zip(widths, widths[1:], strict=False) for m in (nn.Linear(a, b), nn.ReLU())]
+    layers = [m for a, b in itertools.pairwise(widths) for m in (nn.Linear(a, b), nn.ReLU())]
     return nn.Sequential(*layers[:-1])
 
 

@@ -105,7 +105,7 @@ def large_rows(n: int = 100_000) -> list[Row]:
 
 
 def in_own_process(interpreter: str, *arguments: str, patience: int | None = None) -> Any:
-    one = {name: "1" for name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
+    one = dict.fromkeys(("OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     xla = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
     command = [interpreter, "-W", "ignore", mi_peers.__file__, *arguments]
     environment = {**os.environ, **one, "XLA_FLAGS": xla}
@@ -175,7 +175,8 @@ def held_out(peers: Peers, seeds: int) -> list[str]:
                 value, (low, high) = found["value"], found["interval"]
                 error = f"{value:+.4f} nat" if shuffled else f"{100 * (value / truth - 1):+.1f} %"
                 name = "independent" if shuffled else f"five pairs of 0.7, {truth:.4f} nats"
-                lines.append(f"| {who[6:]} | {name} | {seed} | {value:.4f} | {error} | {low:.3f} to {high:.3f} | {clock(found['seconds'])} |")
+                cells = [who[6:], name, str(seed), f"{value:.4f}", error, f"{low:.3f} to {high:.3f}", clock(found["seconds"])]
+                lines.append(f"| {' | '.join(cells)} |")
                 print(lines[-1], flush=True)
     return lines
 
@@ -190,7 +191,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     peers, load = Peers([*options.peers, sys.executable]), os.getloadavg()[0]
-    head = "| work, N = 10,000 | ours | memory | nats | peers: the commonly used one first | to that | to the fastest | goal | limit (ours / limit) |"
+    head = (
+        "| work, N = 10,000 | ours | memory | nats | peers: the commonly used one first | to that | to the fastest | goal "
+        "| limit (ours / limit) |"
+    )
     lines = [head, "| --- " * 9 + "|"]
     print("\n".join(lines), flush=True)
     for row in [*neighbour_rows(N), *copula_rows(N), *neural_rows(), *(large_rows() if options.large else [])]:

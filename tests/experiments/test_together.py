@@ -8,6 +8,7 @@ from prunescope.experiments import tasks
 from prunescope.experiments.run import plan
 from prunescope.experiments.tasks import Task, batches
 from prunescope.results.schema import COLUMNS
+from prunescope.training import rows
 from prunescope.types import ConfigError
 
 KEYS = [c for c in COLUMNS if c not in ("value", "stderr", "parameters")]
@@ -51,6 +52,8 @@ def assert_equal(one: pd.DataFrame, two: pd.DataFrame) -> None:
     pd.testing.assert_series_equal(one[kept]["value"], two[kept]["value"], rtol=2e-3, atol=1e-5)
     close = (one[kept]["value"] - two[kept]["value"]).abs() <= 1e-4 * one[kept]["value"].abs() + 1e-6
     assert close.mean() > 0.99, "but for a sample at the edge of a bin, all agree to four digits"
+    losses = one["metric"] == "loss"
+    pd.testing.assert_series_equal(one[losses]["value"], two[losses]["value"], rtol=1e-5)
 
 
 @pytest.fixture(scope="module")
@@ -120,9 +123,15 @@ def test_what_is_left_of_a_stack_gives_the_same_records(tmp_path):
     assert_equal(before, records(again))
 
 
-def test_replicates_with_their_own_splits(tmp_path):
+def test_replicates_with_their_own_splits(tmp_path, monkeypatch):
     changes = {"data.split": "per-seed", "variant": SMALL["variant"][1:2]}
-    one, two = run(tmp_path / "a", "off", **changes), run(tmp_path / "b", "on", **changes)
+    one = run(tmp_path / "a", "off", **changes)
+    together, real = [], rows.StackedRows.epoch
+    monkeypatch.setattr(rows.StackedRows, "epoch", lambda self, seeds, *purpose: together.append(len(seeds)) or real(self, seeds, *purpose))
+    two = run(tmp_path / "b", "on", **changes)
+    assert set(together) == {3}, "different rows, as many of each: one stack"
+    starts = one.records.query("metric == 'loss' and split == 'validation' and epoch == 0 and phase == 'train'")
+    assert starts["value"].nunique() == len(starts) > 1
     assert_equal(records(one), records(two))
 
 

@@ -63,6 +63,7 @@ def run(
     threads: Annotated[int, typer.Option(min=1, help="Threads a worker.")] = 1,
     device: Annotated[str, typer.Option(help="cpu, cuda or auto.")] = "cpu",
     stack: Annotated[str, typer.Option(help="Trials that train together: auto, on, off or how many.")] = "auto",
+    checkpoint: Annotated[float, typer.Option(metavar="SECONDS", help="Between checkpoints inside a training; 0: every epoch.")] = 60.0,
     fresh: Annotated[bool, typer.Option("--fresh", help="Do finished trials again.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would run.")] = False,
 ) -> None:
@@ -77,10 +78,10 @@ def run(
     try:
         finished = experiments.run(
             source, overrides=overrides, out=folder, data_dir=data_dir, engine=engine, jobs=jobs, threads=threads, device=device,
-            stack=int(stack) if stack.isdigit() else stack, fresh=fresh, quiet=False,
+            stack=int(stack) if stack.isdigit() else stack, checkpoint=checkpoint, fresh=fresh, quiet=False,
         )  # fmt: skip
     except KeyboardInterrupt:
-        print("prunescope: stopped; finished trials are kept, and the same command goes on from them", file=sys.stderr)
+        print("prunescope: stopped; finished trials and checkpoints are kept, and the same command goes on from them", file=sys.stderr)
         raise typer.Exit(130) from None
     page = report.write_report(finished)
     report.write_figures(finished)

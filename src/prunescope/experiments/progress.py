@@ -83,7 +83,8 @@ class EpochBar:
 
     def start(self, state: State) -> None:
         """A training begins."""
-        self._bars.update(self._task, description=f"  {state.phase}, epochs", total=state.settings.epochs, completed=0, visible=True)
+        what, total = f"  {state.phase}, epochs", state.settings.epochs
+        self._bars.update(self._task, description=what, total=total, completed=state.epoch, visible=True)
 
     def epoch_end(self, state: Any) -> None:
         """An epoch more is done."""

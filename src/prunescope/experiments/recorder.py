@@ -49,15 +49,31 @@ class Recorder:
         self.records: list[Record] = []
         self.epoch_offset, self.phase = 0, "train"
         self._recorded: set[int] = set()
-        self._gradients: _Gradients | None = None
+        self._counted: tuple[list[torch.Size], list[Measurement]] | None
+        self._twin, self._counted = twin, None
         twin = twin if twin is not None and twin.data is data else None
         self.curves: dict[str, Split] = twin.curves if twin is not None else self._curve_rows()
         self.plane: InformationPlane | None = self._plane(seed, twin.plane if twin is not None else None)
+        self.plane_rows: dict[str, Tensor] = twin.plane_rows if twin is not None else self._shared_rows()
+
+    def _train_rows(self) -> Tensor:
+        train = self.data.train
+        return torch.randperm(len(train), generator=rng.torch_generator(0, "train rows for curves"))[:TRAIN_SAMPLES].to(train.x.device)
 
     def _curve_rows(self) -> dict[str, Split]:
-        train = self.data.train
-        rows = torch.randperm(len(train), generator=rng.torch_generator(0, "train rows for curves"))[:TRAIN_SAMPLES].to(train.x.device)
+        train, rows = self.data.train, self._train_rows()
         return {"train": Split(train.x[rows], train.y[rows]), "validation": self.data.validation}
+
+    def _shared_rows(self) -> dict[str, Tensor]:
+        """Where among the plane's samples those of a curve are, so that the network sees them once for both."""
+        train, validation, where = len(self.data.train), len(self.data.validation), self.measure.plane.split
+        if self.plane is None or len(self.plane.x) < len(self.data.split(where)):
+            return {}
+        every = {"train": self._train_rows()} if where in ("train", "all") else {}
+        if where in ("validation", "all") and validation:
+            start = train if where == "all" else 0
+            every["validation"] = torch.arange(start, start + validation, device=self.plane.x.device)
+        return every
 
     def _plane(self, seed: int, twin: InformationPlane | None) -> InformationPlane | None:
         settings = self.measure.plane
@@ -91,53 +107,31 @@ class Recorder:
         """Say which phase the next events belong to; `epoch_offset` epochs of it were done before."""
         self.phase, self.epoch_offset = phase, epoch_offset
 
-    def start(self, state: State) -> None:
-        """Before the first step."""
-        if self.due(state):
-            self._look(state)
+    def prepare(self, state: State) -> None:
+        """A training begins, or is taken up again."""
+        self._recorded = recorded_epochs(self.measure, state.settings.epochs)
 
     def due(self, state: State) -> bool:
         """Whether the network is to be recorded as it stands, at the start or at an epoch's end."""
-        if state.epoch == state.settings.from_epoch:
-            self._recorded = recorded_epochs(self.measure, state.settings.epochs)
         return state.epoch in self._recorded and (state.epoch > 0 or self.epoch_offset == 0)
 
-    def epoch_start(self, state: State) -> None:
-        """Gradients are summed over the epochs that end in a record."""
-        wanted = self.measure.gradients and state.epoch + 1 in self._recorded
-        self._gradients = _Gradients(prunable(self.model)) if wanted else None
-
-    def gradients(self, state: State) -> None:
-        """After every backward pass."""
-        if self._gradients is not None:
-            self._gradients.add()
-
-    def epoch_end(self, state: State) -> None:
-        """After every epoch."""
-        if self.due(state):
-            self._look(state)
-            self.add_gradients(state)
-
-    def _look(self, state: State) -> None:
-        for name, split in self.curves.items():
-            self.add_curve(state, name, evaluate(self.model, split, self.loss))
-        if self.plane is not None:
-            self.add_points(state, self.plane.record(state.epoch + self.epoch_offset))
+    def hears_gradients(self, epoch: int) -> bool:
+        """Whether gradients are to be summed over the epoch that ends as the `epoch`-th."""
+        return self.measure.gradients and epoch in self._recorded
 
     def add_curve(self, state: State, split: str, measured: Mapping[str, Measurement]) -> None:
         """Keep the loss and accuracy on `split` at this epoch."""
         self._add(measured.values(), state.steps, state.epoch + self.epoch_offset, split=split)
 
-    def add_points(self, state: State, points: Iterable[PlanePoint]) -> None:
-        """Keep the points of the information plane at this epoch."""
+    def add_points(self, state: State, points: Iterable[PlanePoint], texts: dict[Any, str] | None = None) -> None:
+        """Keep the points of the information plane at this epoch; `texts` as in `plane_records`."""
         assert self.plane is not None, "points come from a plane"
         epoch, split = state.epoch + self.epoch_offset, self.measure.plane.split
-        self.records += plane_records(points, self.plane.reference, self.phase, state.steps, epoch, split)
+        self.records += plane_records(points, self.plane.reference, self.phase, state.steps, epoch, split, texts)
 
-    def add_gradients(self, state: State) -> None:
-        """Keep what the gradients of this epoch were like, where that is asked for."""
-        if self._gradients is not None:
-            self._add(self._gradients.measurements(), state.steps, state.epoch + self.epoch_offset)
+    def add_gradients(self, state: State, measured: Iterable[Measurement]) -> None:
+        """Keep what the gradients of this epoch were like."""
+        self._add(measured, state.steps, state.epoch + self.epoch_offset)
 
     def _add(
         self, measured: Iterable[Measurement], step: int = 0, epoch: float = 0, *, split: str = "", layer: str = "", phase: str = ""
@@ -147,9 +141,18 @@ class Recorder:
             where = detail.pop("layer", layer)
             self.records.append(
                 Record(
-                    m.metric, m.value, m.unit, phase or self.phase, step, epoch, split, where, m.n, m.stderr, "", parameters_text(detail)
+                    m.metric, m.value, m.unit, phase or self.phase, step, epoch, split, where, m.n, m.stderr, "",
+                    parameters_text(detail) if detail else "{}",
                 )
             )
+
+    def _operations(self) -> list[Measurement]:
+        """Operations of a forward pass: counted once for all replicates of one architecture."""
+        first = self._twin or self
+        shapes = [p.shape for p in self.model.parameters()]
+        if first._counted is None or first._counted[0] != shapes:
+            first._counted = shapes, flops(self.model, self.data.test)
+        return first._counted[1]
 
     def state_after(self, phase: str, masks: Masks | None, *, splits: tuple[str, ...] = ("train", "validation"), epoch: float = 0) -> None:
         """Quality, sparsity per layer and weight histograms as they stand now, under the name `phase`."""
@@ -171,7 +174,7 @@ class Recorder:
         test = self.data.test
         share = float(test.y.bincount().max()) / len(test)
         self._add([Measurement("chance", share, "fraction", len(test))], split="test", phase="final")
-        self._add([*size(self.model), *flops(self.model, test)], phase="final")
+        self._add([*size(self.model), *self._operations()], phase="final")
         if self.measure.latency:
             self._add(latency(self.model, test), phase="final")
         if masks is not None:
@@ -181,45 +184,24 @@ class Recorder:
             self.records += plane_records(points, self.plane.reference, "convergence", 0, epoch, split)
 
 
-def plane_records(points: Iterable[PlanePoint], ref: Reference, phase: str, step: int, epoch: float, split: str) -> list[Record]:
-    """One record for each point of the plane, with what its reference says of the input and the labels."""
-    found = []
+def plane_records(
+    points: Iterable[PlanePoint], ref: Reference, phase: str, step: int, epoch: float, split: str, texts: dict[Any, str] | None = None
+) -> list[Record]:
+    """One record for each point of the plane, with what its reference says of the input and the labels.
+
+    texts   parameters as text, kept from one replicate to the next: points of one look share most of them. Never for longer than the
+            points live, as it is the identity of an estimate's parameters that is looked up.
+    """
+    found, kept = [], {} if texts is None else texts
     entropies = {"h_x": ref.input_entropy / LN2, "h_y": ref.label_entropy / LN2, "log2_n": math.log2(ref.n), "input": ref.text}
     for point in points:
         e = point.estimate
-        own = {"ceiling": e.ceiling, "flags": list(e.flags), "layer_order": point.order, "resolution": point.resolution}
-        detail = {**e.parameters, **entropies, **own}
-        text = parameters_text(detail)
+        key = (id(e.parameters), e.ceiling, e.flags, point.order, point.resolution, id(ref))
+        if (text := kept.get(key)) is None:
+            own = {"ceiling": e.ceiling, "flags": list(e.flags), "layer_order": point.order, "resolution": point.resolution}
+            text = kept[key] = parameters_text({**e.parameters, **entropies, **own})
         found.append(Record(point.quantity, e.value, e.unit, phase, step, epoch, split, point.layer, e.n, e.stderr, e.estimator, text))
     return found
-
-
-class _Gradients:
-    """Mean and standard deviation over an epoch's batches of each weight's gradient, as norms per layer (Shwartz-Ziv & Tishby 2017)."""
-
-    def __init__(self, parameters: dict[str, nn.Parameter]) -> None:
-        self._parameters, self._count = parameters, 0
-        self._sums = {n: torch.zeros_like(p) for n, p in parameters.items()}
-        self._squares = {n: torch.zeros_like(p) for n, p in parameters.items()}
-
-    def add(self) -> None:
-        self._count += 1
-        for name, p in self._parameters.items():
-            if p.grad is not None:
-                self._sums[name] += p.grad
-                self._squares[name].addcmul_(p.grad, p.grad)
-
-    def measurements(self) -> list[Measurement]:
-        found = []
-        for name in self._parameters if self._count > 1 else ():
-            mean = self._sums[name].double() / self._count
-            spread = (self._squares[name].double() / self._count - mean.square()).clamp_min(0)
-            norm, deviation = float(mean.norm()), float(spread.sum().sqrt())
-            values = {"gradient_mean": norm, "gradient_sd": deviation}
-            if deviation > 0:
-                values["gradient_snr"] = norm / deviation
-            found += [Measurement(m, v, "", self._count, parameters={"layer": name}) for m, v in values.items()]
-        return found
 
 
 def _sparsity(model: nn.Module, masks: Masks | None) -> list[Measurement]:

@@ -19,9 +19,10 @@ import torch
 
 from prunescope import config as configs
 from prunescope.config import ExperimentConfig
-from prunescope.experiments import engines, presets
+from prunescope.experiments import checkpoints, engines, presets
+from prunescope.experiments.checkpoints import SECONDS
 from prunescope.experiments.sweep import Trial, trials
-from prunescope.experiments.tasks import Task, carry_out
+from prunescope.experiments.tasks import Task, carry_out, dense_name, trial_name
 from prunescope.experiments.trial import build_model, load_data
 from prunescope.results import schema
 from prunescope.results.store import Run, read_json, write_beside, write_json
@@ -60,6 +61,7 @@ def run(
     threads: int = 1,
     device: str = "cpu",
     stack: str | int = "auto",
+    checkpoint: float = SECONDS,
     fresh: bool = False,
     quiet: bool = True,
     finish: Callable[[Run], object] | None = None,
@@ -70,12 +72,15 @@ def run(
     out         the run folder (default runs/<name>); data_dir: where data sets lie
     engine      "processes" (one worker a core, or `jobs`) or "serial"; `threads` a worker; device: "cpu", "cuda" or "auto"
     stack       trials that train together: "auto" (where it is faster and fits), "on", "off", or how many at most
+    checkpoint  seconds between checkpoints inside a training: what a killed run loses at most, but for the epoch at work; 0: every epoch
     fresh       forget finished trials of this experiment first
     finish      called with the Run at the end (the command line writes the report there)
 
     Raises ConfigError and DataError before anything runs, StoreError when results cannot be written. A trial that fails is a row.
     """
     asked(stack, 1)
+    if not checkpoint >= 0:
+        raise ConfigError(f"checkpoint {checkpoint!r}: expected the seconds between checkpoints, 0 for every epoch, inf for none")
     planned = plan(source, overrides)
     folder = Path(out) if out is not None else Path("runs") / planned.experiment.name
     directory = Path(data_dir) if data_dir is not None else None
@@ -87,7 +92,7 @@ def run(
     spent = 0.0 if fresh else _spent(folder)
     write_json(folder / "experiment.json", {**about, "wall_seconds": spent})
     write_beside(folder / "experiment.toml", lambda p: p.write_text(toml_text(planned), encoding="utf-8"))
-    tasks = [Task(t, folder, directory, where) for t in planned.trials]
+    tasks = [Task(t, folder, directory, where, checkpoint) for t in planned.trials]
     began = time.perf_counter()
     carry_out(tasks, engines.engine(engine, jobs=jobs, threads=threads), stack=stack, quiet=quiet)
     write_json(folder / "experiment.json", {**about, "wall_seconds": round(spent + time.perf_counter() - began, 1)})
@@ -162,6 +167,7 @@ def _forget(folder: Path, planned: Plan) -> None:
     if not (folder / "experiment.json").exists():
         return
     read_json(folder / "experiment.json")  # refuses to touch a folder that is not a run
+    checkpoints.forget(folder, [name for t in planned.trials for name in (trial_name(t), dense_name(t))])
     for trial in planned.trials:
         shutil.rmtree(folder / "trials" / trial.hash, ignore_errors=True)
         if trial.dense_hash:

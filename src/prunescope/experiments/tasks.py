@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import functools
 import json
+import shutil
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from prunescope.experiments import engines
+from prunescope.experiments.checkpoints import FOLDER, SECONDS, Checkpoints, companies
 from prunescope.experiments.levels import levels
 from prunescope.experiments.progress import Progress
 from prunescope.experiments.sweep import Trial
@@ -35,6 +37,7 @@ class Task:
     folder: Path
     data_dir: Path | None
     device: str
+    checkpoint: float = SECONDS  # seconds between checkpoints inside a training
 
     @property
     def cache(self) -> Path | None:
@@ -77,10 +80,29 @@ class Batch:
         return self.tasks[0].trial.label + (f" and {more} more" if more else "")
 
 
+def trial_name(trial: Trial) -> str:
+    """What checkpoints call a trial."""
+    return f"trials/{trial.hash}"
+
+
+def dense_name(trial: Trial) -> str:
+    """What checkpoints call the training that a trial shares with others."""
+    return f"dense/{trial.dense_hash}"
+
+
 def batches(
-    tasks: Sequence[Task], kind: Callable[[Task], str | None], *, stack: str | int, jobs: int
+    tasks: Sequence[Task],
+    kind: Callable[[Task], str | None],
+    *,
+    stack: str | int,
+    jobs: int,
+    before: Sequence[Collection[str]] = (),
+    name: Callable[[Trial], str] = trial_name,
 ) -> tuple[list[Batch], list[str]]:
-    """`tasks` in batches of one kind each (None: alone), small enough to keep `jobs` workers busy; and how each kind is trained."""
+    """`tasks` in batches of one kind each (None: alone), small enough to keep `jobs` workers busy; and how each kind is trained.
+
+    before   what `name` calls the trials that trained together when the run was killed: they go on together, so that the same numbers come
+    """
     groups: dict[str, list[Task]] = {}
     for number, task in enumerate(tasks):
         groups.setdefault(kind(task) or f"alone {number}", []).append(task)
@@ -91,6 +113,10 @@ def batches(
             together, text = _fitting(group[0], len(group), stack)
             texts.append(f"{group[0].trial.label} and {len(group) - 1} more: {text}")
             size = min(AT_ONCE, -(-len(group) // jobs)) if together else 1
+        for names in before if size > 1 else ():
+            if old := tuple(t for t in group if name(t.trial) in names):
+                found.append(Batch(old, stack))
+                group = [t for t in group if t not in old]
         found += [Batch(tuple(group[i : i + size]), stack) for i in range(0, len(group), size)]
     return found, texts
 
@@ -115,15 +141,20 @@ def carry_out(tasks: Sequence[Task], engine: engines.Serial | engines.Processes,
             shared.setdefault(task.cache, task)
     chains = deepest(missing)
     with Progress(total=len(tasks), done=len(tasks) - len(missing), extra=len(shared) + len(chains), quiet=quiet) as progress:
-        dense, texts = batches(list(shared.values()), lambda t: t.dense_kind, stack=stack, jobs=engine.jobs)
+        before = [names for folder in {t.folder for t in missing} for names in companies(folder)]
+        dense, texts = batches(
+            list(shared.values()), lambda t: t.dense_kind, stack=stack, jobs=engine.jobs, before=before, name=dense_name
+        )
         progress.notes(texts)
         _pass(dense_batch, dense, "training ", engine, progress)
         linked, texts = batches(chains, lambda t: t.kind, stack=stack, jobs=engine.jobs)
         progress.notes(texts)
         _pass(rounds_batch, linked, "rounds of ", engine, progress)
-        trials, texts = batches(missing, lambda t: t.kind if t.trains else None, stack=stack, jobs=engine.jobs)
+        trials, texts = batches(missing, lambda t: t.kind if t.trains else None, stack=stack, jobs=engine.jobs, before=before)
         progress.notes(texts)
         _pass(trial_batch, trials, "", engine, progress)
+    for folder in {t.folder / FOLDER for t in tasks}:  # what is left belongs to trials that failed
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _pass(
@@ -162,10 +193,19 @@ def _executions(batch: Batch, listener: Any) -> list[Execution]:
     return found
 
 
+def _checkpoints(batch: Batch, works: Sequence[Execution], names: Sequence[str]) -> Checkpoints:
+    first = batch.tasks[0]
+    return Checkpoints(first.folder, {id(w.model): n for w, n in zip(works, names, strict=True)}, first.checkpoint)
+
+
 def dense_batch(batch: Batch, listener: Any = None) -> list[Exception | None]:
     """Carry out the dense trainings that trials share; the error of each, or None."""
-    steps = [work.dense(task.cache) for work, task in zip(_executions(batch, listener), batch.tasks, strict=True)]
-    return together(steps, stack=batch.stack)
+    works = _executions(batch, listener)
+    checkpoints = _checkpoints(batch, works, [dense_name(t.trial) for t in batch.tasks])
+    errors = together([w.dense(t.cache) for w, t in zip(works, batch.tasks, strict=True)], stack=batch.stack, checkpoints=checkpoints)
+    if not any(errors):
+        checkpoints.done()
+    return errors
 
 
 def deepest(tasks: Sequence[Task]) -> list[Task]:
@@ -201,10 +241,15 @@ def trial_batch(batch: Batch, listener: Any = None) -> list[Exception | None]:
     began = time.perf_counter()
     for task in batch.tasks:
         write_json(_place(task).status_file, _status(task, "running"))
-    steps = [trial_steps(work, task.cache) for work, task in zip(_executions(batch, listener), batch.tasks, strict=True)]
-    outcomes = together(steps, stack=batch.stack)
+    works = _executions(batch, listener)
+    checkpoints = _checkpoints(batch, works, [trial_name(t.trial) for t in batch.tasks])
+    steps = [trial_steps(work, task.cache) for work, task in zip(works, batch.tasks, strict=True)]
+    outcomes = together(steps, stack=batch.stack, checkpoints=checkpoints)
     seconds = (time.perf_counter() - began) / len(batch.tasks)
-    return [_stored(task, outcome, seconds) for task, outcome in zip(batch.tasks, outcomes, strict=True)]
+    errors = [_stored(task, outcome, seconds) for task, outcome in zip(batch.tasks, outcomes, strict=True)]
+    if not any(errors):
+        checkpoints.done()
+    return errors
 
 
 def _stored(task: Task, outcome: Outcome | Exception, seconds: float) -> Exception | None:

@@ -6,25 +6,22 @@ waits, those that wait for the same kind of training train as one stack, and all
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from prunescope.experiments.recorder import Recorder
+from prunescope.experiments.checkpoints import Checkpoints
+from prunescope.experiments.stackrecorder import StackRecorder
 from prunescope.experiments.trial import Steps, Training
-from prunescope.measures.capture import OUTPUT
-from prunescope.measures.quality import scored
-from prunescope.registry import estimators
-from prunescope.training import State
+from prunescope.training.checkpoint import Snapshot
 from prunescope.training.replicas import train_stack
-from prunescope.training.stacked_capture import capture_stack
 from prunescope.types import StoreError
 
 T = TypeVar("T")
-RECORDED_BYTES = 128 << 20  # activations held at a time while replicates are recorded together
 
 
-def together(trials: Sequence[Steps[T]], *, stack: str | int = "auto") -> list[T | Exception]:
+def together(
+    trials: Sequence[Steps[T]], *, stack: str | int = "auto", checkpoints: Checkpoints | None = None
+) -> list[T | Exception]:
     """The results of `trials` in order; one that raises gives its error, and those whose stack fails give the stack's."""
     results: dict[int, T | Exception] = {}
     going = dict(enumerate(trials))
@@ -46,7 +43,11 @@ def together(trials: Sequence[Steps[T]], *, stack: str | int = "auto") -> list[T
                 waiting.setdefault(kind, []).append((place, training))
         for group in waiting.values():
             try:
-                carry_out([t for _, t in group], stack="off" if group[0][1].alone else stack)
+                first = group[0][1]
+                # what changes masks while it trains keeps state of its own, which a checkpoint does not hold
+                carry_out(
+                    [t for _, t in group], stack="off" if first.alone else stack, checkpoints=None if first.alone else checkpoints
+                )
             except Exception as error:
                 for place, _ in group:
                     results[place] = error
@@ -54,10 +55,25 @@ def together(trials: Sequence[Steps[T]], *, stack: str | int = "auto") -> list[T
     return [results[place] for place in range(len(trials))]
 
 
-def carry_out(trainings: Sequence[Training], *, stack: str | int = "auto") -> None:
-    """Train the networks of `trainings`, which have one phase and one set of settings, as stacks where that pays."""
+def carry_out(trainings: Sequence[Training], *, stack: str | int = "auto", checkpoints: Checkpoints | None = None) -> None:
+    """Train the networks of `trainings`, which have one phase and one set of settings, as stacks where that pays.
+
+    What `checkpoints` hold is not done again: those that have come equally far go on together.
+    """
+    if checkpoints is None:
+        return _train(trainings, [None] * len(trainings), stack, [])
+    ahead: dict[int, list[tuple[Training, Snapshot | None]]] = {}
+    for training in trainings:
+        if not checkpoints.passed(training):
+            stood = checkpoints.found(training)
+            ahead.setdefault(0 if stood is None else stood.epoch, []).append((training, stood))
+    for pairs in ahead.values():
+        group = [t for t, _ in pairs]
+        _train(group, [s for _, s in pairs], stack, [checkpoints.watcher(group)])
+
+
+def _train(trainings: Sequence[Training], stood: Sequence[Snapshot | None], stack: str | int, watchers: Sequence[object]) -> None:
     first = trainings[0]
-    recorders = [t.recorder for t in trainings]
     train_stack(
         [t.model for t in trainings],
         [t.data for t in trainings],
@@ -65,77 +81,8 @@ def carry_out(trainings: Sequence[Training], *, stack: str | int = "auto") -> No
         seeds=[t.seed for t in trainings],
         phase=first.phase,
         masks=[t.masks for t in trainings],
-        listeners=[[*([_Gradients(t.recorder)] if t.recorder.measure.gradients else []), *t.listeners] for t in trainings],
-        watchers=[StackRecorder(recorders)],
+        listeners=[t.listeners for t in trainings],
+        watchers=[StackRecorder([t.recorder for t in trainings]), *watchers],
         stack=stack,
+        resume=stood,
     )
-
-
-class _Gradients:
-    """The part of a recorder that has to hear every step."""
-
-    def __init__(self, recorder: Recorder) -> None:
-        self.epoch_start, self.gradients = recorder.epoch_start, recorder.gradients
-
-
-class StackRecorder:
-    """A watcher that records several replicates in one pass: one forward of all, one call of each estimator for all."""
-
-    def __init__(self, recorders: Sequence[Recorder]) -> None:
-        self._by_model = {id(r.model): r for r in recorders}
-
-    def start(self, states: Sequence[State]) -> None:
-        """Before the first step."""
-        self._look(states)
-
-    def epoch_end(self, states: Sequence[State]) -> None:
-        """After every epoch."""
-        for recorder, state in self._look(states):
-            recorder.add_gradients(state)
-
-    def _look(self, states: Sequence[State]) -> list[tuple[Recorder, State]]:
-        due = [(r, s) for s in states if (r := self._by_model[id(s.model)]).due(s)]
-        alike: dict[int, list[tuple[Recorder, State]]] = {}
-        for recorder, state in due:
-            alike.setdefault(id(recorder.curves["train"]), []).append((recorder, state))
-        for pairs in alike.values():
-            size = _replicates_at_once(pairs[0][0])
-            for i in range(0, len(pairs), size):
-                _record(pairs[i : i + size])
-        return due
-
-
-def _replicates_at_once(recorder: Recorder) -> int:
-    """As many as have their units' values in RECORDED_BYTES; a unit is a row of a weight."""
-    units = sum(p.shape[0] for p in recorder.model.parameters() if p.ndim > 1)
-    rows = max([len(split) for split in recorder.curves.values()] + ([len(recorder.plane.x)] if recorder.plane is not None else []))
-    return max(1, RECORDED_BYTES // (4 * max(1, rows * units)))
-
-
-def _record(pairs: Sequence[tuple[Recorder, State]]) -> None:
-    """Curves and planes of replicates that share their data."""
-    first, models = pairs[0][0], [r.model for r, _ in pairs]
-    for name, split in first.curves.items():
-        outputs = capture_stack(models, split.x, [OUTPUT])[OUTPUT] if len(split) else [split.x] * len(pairs)
-        for (recorder, state), output in zip(pairs, outputs, strict=True):
-            recorder.add_curve(state, name, scored(output, split, recorder.loss))
-    if first.plane is None:
-        return
-    if not _one_pass(first.plane.estimators):
-        for recorder, state in pairs:
-            assert recorder.plane is not None, "replicates share their settings"
-            recorder.add_points(state, recorder.plane.record(state.epoch + recorder.epoch_offset))
-        return
-    found = first.plane.estimated(capture_stack(models, first.plane.x, first.plane.layers), replicates=True)
-    for place, (recorder, state) in enumerate(pairs):
-        recorder.add_points(state, [p for p in found if p.replicate == place])
-
-
-def _one_pass(specs: Sequence[Any]) -> bool:
-    """Whether the estimators draw no numbers, so that all replicates may share a call: else each has a generator of its own seed."""
-    for spec in specs:
-        entry = estimators.get(spec if isinstance(spec, str) else str(spec["name"]))
-        function = entry.traits.get("plane")
-        if function is None or "generator" in inspect.signature(function).parameters:
-            return False
-    return True

@@ -8,10 +8,10 @@ from typing import Any, Literal
 from torch import Tensor
 
 from prunescope.information.discrete import Correction, groups_entropy, groups_mi
-from prunescope.information.grid import Per, Range, cells
-from prunescope.information.partition import Floats, Groups, joint_entropy, symbols
+from prunescope.information.grid import Per, Range, cell_keys, cells
+from prunescope.information.partition import Floats, Groups, entropies_with_labels, group_keys, joint_entropy, symbols
 from prunescope.information.raw import Raw
-from prunescope.information.reference import Reference, plane_raws
+from prunescope.information.reference import Reference, plane_raws, plane_values
 from prunescope.registry import estimators
 from prunescope.types import EstimateError
 
@@ -37,8 +37,13 @@ def binning_plane(
         if range == "given" and bounds is None:
             raise EstimateError("range='given': expected a range for this layer, got none; pass it in `ranges` or use range='data'")
         range = "data" if bounds is None else bounds
-    groups, made = cells(t, bins=bins, range=range, width=width, per=per)
-    capacity = math.inf if width is not None else t.shape[-1] * math.log(made.bins)
+    keys, made = cell_keys(t, bins=bins, range=range, width=width, per=per)
+    capacity = math.inf if width is not None else t.shape[-1] * math.log(made[0].bins)
+    texts = [g.text for g in made]
+    if correction == "none" and ref.distinct and (found := entropies_with_labels(keys, ref.label_groups.ids[0])) is not None:
+        entropy, both = found
+        return plane_values(ref, capacity, entropy, entropy + ref.label_entropy - both, entropy, texts)
+    groups = group_keys(keys)
 
     def h(g: Groups) -> Floats:
         return groups_entropy(g, correction)
@@ -49,7 +54,7 @@ def binning_plane(
         value: Floats = groups_mi(a, b, correction, (len(a.ids),)).value.numpy()
         return value
 
-    return plane_raws(groups, ref, capacity, mi, h, made.text)
+    return plane_raws(groups, ref, capacity, mi, h, texts)
 
 
 @estimators(
@@ -99,7 +104,7 @@ def _binned(x: Tensor, options: dict[str, Any]) -> tuple[Groups, str]:
     if not x.is_floating_point():
         return symbols(x), ""
     groups, made = cells(x, **options)
-    return groups, made.text
+    return groups, made[0].text
 
 
 def _capacity(x: Tensor, groups: Groups, bins: int, width: float | None) -> float:

@@ -10,11 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from prunescope.information.partition import Groups, group_keys, row_keys
+from prunescope.information.partition import Groups, Ints, group_keys, row_keys
 from prunescope.types import EstimateError
 
 Range = tuple[float, float] | Literal["data", "quantile"]
 Per = Literal["layer", "column"]
+
+PACKED_BITS = 52.9  # bits of a key that float64 adds up without rounding
 
 
 @dataclass(frozen=True)
@@ -131,9 +133,33 @@ def _quantile_grid(x: Tensor, bins: int, per: Per) -> Grid:
     return Grid(_like(x, 0.0), _like(x, 1.0), 0, bins - 1, text, edges[0] if per == "layer" else edges)
 
 
-def cells(x: Tensor, **options: Any) -> tuple[Groups, Grid]:
-    """Groups of the samples of `x` (..., n, d) that fall into the same cell in every column; `options` are those of `grid`."""
+def cell_keys(x: Tensor, **options: Any) -> tuple[list[Ints], list[Grid]]:
+    """Keys (n, m) of the samples of each batch of `x` (..., n, d), equal where they fall into the same cell in every column, and each grid.
+
+    `options` are those of `grid`. A fixed range is one grid for all batches, whose narrow rows are packed in one go.
+    """
     batches = x.reshape(-1, *x.shape[-2:])
-    made = [grid(one, **options) for one in batches]
-    keys = [row_keys(one, g.codes, g.lowest, g.highest) for one, g in zip(batches, made, strict=True)]
-    return group_keys(keys), made[0]
+    if options.get("width") is None and not isinstance(options.get("range", "data"), str):
+        made = [grid(batches[0], **options)] * len(batches)
+        if batches.shape[-1] * math.log2(made[0].bins) < PACKED_BITS:
+            return list(_packed(batches, made[0])), made
+    else:
+        made = [grid(one, **options) for one in batches]
+    return [row_keys(one, g.codes, g.lowest, g.highest) for one, g in zip(batches, made, strict=True)], made
+
+
+def _packed(x: Tensor, g: Grid) -> Ints:
+    """The keys of `row_keys`, (B, n, 1), a column of all batches at a time: activations of a stack lie column by column in memory."""
+    keys = torch.zeros(x.shape[:-1], dtype=torch.float64, device=x.device)
+    codes = torch.empty(x.shape[:-1], dtype=torch.float64 if g.bins > 1024 else torch.float32, device=x.device)
+    for column in reversed(x.unbind(-1)):
+        g.codes(column, codes)
+        keys.mul_(g.bins).add_(codes)
+    found: Ints = keys.to(torch.int64).unsqueeze(-1).cpu().numpy()
+    return found
+
+
+def cells(x: Tensor, **options: Any) -> tuple[Groups, list[Grid]]:
+    """Groups of the samples of `x` (..., n, d) that fall into the same cell in every column, and each batch's grid."""
+    keys, made = cell_keys(x, **options)
+    return group_keys(keys), made

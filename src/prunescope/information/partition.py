@@ -10,6 +10,7 @@ two rows are mistaken for equal with probability < 1e-12.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -53,8 +54,17 @@ class Groups:
         return _entropy(self.counts, self.batch, self.ids.shape)
 
 
+@functools.lru_cache(maxsize=8)
+def _count_logs(n: int) -> Floats:
+    """c log c of every count c from 0 to n: looked up, because there are far more groups than different counts."""
+    counts = np.maximum(np.arange(n + 1), 1)
+    logs: Floats = counts * np.log(counts)
+    return logs
+
+
 def _entropy(counts: Ints, batch: Ints, shape: tuple[int, ...]) -> Floats:
-    sums = np.bincount(batch, weights=counts * np.log(counts), minlength=shape[0])
+    logs = np.log(counts) * counts if shape[1] > TILE else _count_logs(shape[1])[counts]
+    sums = np.bincount(batch, weights=logs, minlength=shape[0])
     entropies: Floats = np.maximum(np.log(shape[1]) - sums / shape[1], 0.0)
     return entropies
 
@@ -97,10 +107,32 @@ def joint(a: Groups, b: Groups) -> Groups:
 
 def joint_entropy(a: Groups, b: Groups) -> Floats:
     """Plug-in joint entropy in nats of each batch (B,), by one sort without the order."""
-    pairs = np.sort(a.ids * _width(a, b) + b.ids, axis=-1)
-    new = np.ones(pairs.shape, dtype=bool)
-    np.not_equal(pairs[:, 1:], pairs[:, :-1], out=new[:, 1:])
-    return _entropy(*_runs(new), pairs.shape)
+    return _sorted_entropy(np.sort(a.ids * _width(a, b) + b.ids, axis=-1))
+
+
+def _sorted_entropy(ranked: Ints) -> Floats:
+    new = np.ones(ranked.shape, dtype=bool)
+    np.not_equal(ranked[:, 1:], ranked[:, :-1], out=new[:, 1:])
+    return _entropy(*_runs(new), ranked.shape)
+
+
+def entropies_with_labels(keys: list[Ints], labels: Ints) -> tuple[Floats, Floats] | None:
+    """Plug-in entropies in nats (B,) of each batch's keys (n, 1), and of its pairs of key and label, by one sort without the order.
+
+    `labels` (n,) count from 0. None where the keys have several columns or leave no room for the label beside them in 63 bits.
+    """
+    bits = int(labels.max()).bit_length()
+    if any(k.shape[1] != 1 for k in keys):
+        return None
+    pairs = np.stack([k[:, 0] for k in keys])
+    if int(pairs.min()) < 0 or int(pairs.max()) >> (63 - bits):
+        return None
+    pairs <<= bits
+    pairs |= labels
+    pairs.sort(axis=-1)
+    both = _sorted_entropy(pairs)
+    pairs >>= bits
+    return _sorted_entropy(pairs), both
 
 
 def _width(a: Groups, b: Groups) -> int:

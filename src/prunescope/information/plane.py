@@ -18,7 +18,7 @@ from prunescope.information.reduce import reduced
 from prunescope.information.reference import InputMode, Reference, reference
 from prunescope.registry import Entry, estimators
 from prunescope.rng import torch_generator
-from prunescope.types import ConfigError, Estimate, EstimateError, PrunescopeError, Unit
+from prunescope.types import LN2, ConfigError, Estimate, EstimateError, PrunescopeError, Unit
 
 Quantity = Literal["mi_input", "mi_label", "entropy"]
 Spatial = Literal["flatten", "mean"]
@@ -141,8 +141,9 @@ class _Task:
         texts = (shape_text, step_text)
         rows = self._own(t, bounds) if "plane" in self.entry.traits else self._verb(t)
         return [
-            PlanePoint(layer, order, quantity, estimate, ", ".join(filter(None, (*texts, resolution))), replicate)
-            for quantity, estimates, resolution in rows
+            PlanePoint(layer, order, quantity, estimate, said[replicate % len(said)], replicate)
+            for quantity, estimates, resolutions in rows
+            for said in [[", ".join(filter(None, (*texts, r))) for r in resolutions]]
             for replicate, estimate in enumerate(estimates)
         ]
 
@@ -160,17 +161,24 @@ class _Task:
             if len(t) > 1:
                 return _aligned([self._own(one[None], bounds) for one in t])
             refused = self._refused(error, t)
-            return [("mi_label", [refused], self._stated()), ("mi_input", [refused], self._stated())]
-        return [(q, self._estimates(raw), str(raw.detail.get("resolution", self._stated()))) for q, raw in raws.items()]
+            return [("mi_label", [refused], [self._stated()]), ("mi_input", [refused], [self._stated()])]
+        return [(q, self._estimates(raw), self._resolutions(raw)) for q, raw in raws.items()]
+
+    def _resolutions(self, raw: Raw) -> list[str]:
+        """The resolution of all replicates, or of each."""
+        found = raw.detail.get("resolution", self._stated())
+        return [str(r) for r in found] if isinstance(found, list) else [str(found)]
 
     def _estimates(self, raw: Raw) -> list[Estimate]:
         values = raw.value.reshape(-1).tolist()
         errors = [None] * len(values) if raw.stderr is None else raw.stderr.reshape(-1).tolist()
         ceiling = math.log(self.ref.n) if raw.ceiling is None else float(raw.ceiling)
         stated = {**self.parameters, **{k: v for k, v in raw.detail.items() if k != "resolution"}}
+        n, name, own, factor = self.ref.n, self.entry.name, tuple(raw.flags), 1 / LN2 if self.unit == "bits" else 1.0
+        flags = [_flags(own, v, ceiling) for v in values]
         return [
-            Estimate(v, "nats", self.ref.n, self.entry.name, stated, e, None, ceiling, _flags(raw.flags, v, ceiling)).to(self.unit)
-            for v, e in zip(values, errors, strict=True)
+            Estimate(v * factor, self.unit, n, name, stated, None if e is None else e * factor, None, ceiling * factor, f)
+            for v, e, f in zip(values, errors, flags, strict=True)
         ]
 
     def _verb(self, t: Tensor) -> Rows:
@@ -179,10 +187,10 @@ class _Task:
         able = fits(label, "continuous", "discrete")
         other = self.ref.labels if able else torch.nn.functional.one_hot(self.ref.label_ids).to(torch.float32)
         stated = self._stated(label.name) + ("" if able else ", labels as one-hot columns")
-        rows: Rows = [("mi_label", self._verbs(label, t, other), stated)]
+        rows: Rows = [("mi_label", self._verbs(label, t, other), [stated])]
         if self.ref.input_values is not None:
             text = f"{self._stated()}; finite-sample value, for a deterministic network the truth is infinite or H(X)"
-            rows.append(("mi_input", self._verbs(self.entry, t, self.ref.input_values), text))
+            rows.append(("mi_input", self._verbs(self.entry, t, self.ref.input_values), [text]))
         return rows
 
     def _verbs(self, entry: Entry, t: Tensor, other: Tensor) -> list[Estimate]:
@@ -206,14 +214,14 @@ class _Task:
         return ", ".join((name or self.entry.name, *(f"{k}={v}" for k, v in self.parameters.items())))
 
 
-Rows = list[tuple[Quantity, list[Estimate], str]]
+Rows = list[tuple[Quantity, list[Estimate], list[str]]]  # quantity, a value a replicate, the resolution of all or of each
 
 
 def _aligned(replicates: list[Rows]) -> Rows:
     """Rows of single replicates as rows of all of them; one that was refused says so under every quantity that others have."""
-    texts = {q: text for rows in reversed(replicates) for q, _, text in rows}
-    values = [{q: found[0] for q, found, _ in rows} for rows in replicates]
-    return [(q, [v.get(q, v["mi_label"]) for v in values], text) for q, text in texts.items()]
+    values = [{q: (found[0], texts[0]) for q, found, texts in rows} for rows in replicates]
+    found = [(q, [v.get(q, v["mi_label"]) for v in values]) for q in dict.fromkeys(q for rows in replicates for q, _, _ in rows)]
+    return [(q, [e for e, _ in both], [text for _, text in both]) for q, both in found]
 
 
 def _flags(own: Sequence[str], value: float, ceiling: float) -> tuple[str, ...]:
@@ -226,14 +234,14 @@ def _marked(points: list[PlanePoint]) -> list[PlanePoint]:
     marked = []
     for p in points:
         key, e = (p.quantity, p.replicate), p.estimate.to("bits")
-        if math.isnan(e.value):
-            marked.append(p)
-            continue
         before = least.get(key)
-        if before is not None and e.value > before.value + OVER + 2 * math.hypot(e.stderr or 0, before.stderr or 0):
-            p = replace(p, estimate=replace(p.estimate, flags=(*p.estimate.flags, "exceeds-earlier-layer")))
-        elif before is None or e.value < before.value:
+        if before is None:
+            if not math.isnan(e.value):
+                least[key] = e
+        elif e.value < before.value:
             least[key] = e
+        elif e.value > before.value + OVER and e.value > before.value + OVER + 2 * math.hypot(e.stderr or 0, before.stderr or 0):
+            p = replace(p, estimate=replace(p.estimate, flags=(*p.estimate.flags, "exceeds-earlier-layer")))
         marked.append(p)
     return marked
 

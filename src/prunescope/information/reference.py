@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -49,16 +50,16 @@ class Reference:
         """Labels as class numbers from 0 (n,) int64."""
         return torch.from_numpy(self.label_groups.ids[0])
 
-    @property
+    @functools.cached_property
     def label_entropy(self) -> float:
         return float(self.label_groups.entropy()[0])
 
-    @property
+    @functools.cached_property
     def input_entropy(self) -> float:
         """H(X) in nats of the samples: log n where all inputs differ."""
         return float(self.input_groups.entropy()[0])
 
-    @property
+    @functools.cached_property
     def distinct(self) -> bool:
         """Whether no two samples share an input symbol: then I(X; T) of groups T is H(T)."""
         return int(self.input_groups.sizes[0]) == self.n
@@ -106,24 +107,31 @@ def _input(x: Any, n: int, mode: InputMode, options: dict[str, Any]) -> tuple[Gr
     values = flat if flat.is_floating_point() else flat.to(torch.float32)
     if mode == "binned":
         groups, made = cells(values[None], **options)
-        return groups, values, f"X in {made.text}"
+        return groups, values, f"X in {made[0].text}"
     groups = symbols(values[None])
     return groups, values, f"X: {int(groups.sizes[0])} distinct inputs"
 
 
 def plane_raws(
-    groups: Groups, ref: Reference, capacity: float, mi: Callable[[Groups, Groups], Any], h: Callable[[Groups], Any], text: str
+    groups: Groups, ref: Reference, capacity: float, mi: Callable[[Groups, Groups], Any], h: Callable[[Groups], Any], text: str | list[str]
 ) -> dict[str, Raw]:
     """Raw values (nats) of a grouped layer (B batches): H(T), I(T; Y) and I(X; T), with ceilings min(log n, H(Y) or H(X), capacity).
 
     mi(a, b)  mutual information of two groupings (B,); h(a)  entropy of one. I(X; T) is H(T) where no two inputs are the same.
+    text      the resolution, of all batches or of each
     """
-    known = min(math.log(ref.n), capacity)
     entropy = h(groups)
+    label = mi(groups, ref.label_groups)
+    return plane_values(ref, capacity, entropy, label, entropy if ref.distinct else mi(groups, ref.input_groups), text)
+
+
+def plane_values(ref: Reference, capacity: float, entropy: Any, label: Any, input: Any, text: str | list[str]) -> dict[str, Raw]:
+    """Raw values (nats, B batches) H(T), I(T; Y) and I(X; T) as they stand, with the ceilings that `plane_raws` gives them."""
+    known = min(math.log(ref.n), capacity)
     values = {
         "entropy": (entropy, known),
-        "mi_label": (mi(groups, ref.label_groups), min(known, ref.label_entropy)),
-        "mi_input": (entropy if ref.distinct else mi(groups, ref.input_groups), min(known, ref.input_entropy)),
+        "mi_label": (label, min(known, ref.label_entropy)),
+        "mi_input": (input, min(known, ref.input_entropy)),
     }
-    detail = {"resolution": text}
+    detail = {"resolution": text[0] if isinstance(text, list) and len(set(text)) == 1 else text}
     return {name: Raw(torch.from_numpy(np.asarray(v)), None, ceiling, (), detail) for name, (v, ceiling) in values.items()}

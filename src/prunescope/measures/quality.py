@@ -53,15 +53,22 @@ def loss_function(name: str) -> Callable[..., Tensor]:
 
 
 def predictions(output: Tensor) -> Tensor:
-    """The class numbers that an output of shape (n, classes), or (n,) / (n, 1) probabilities of class 1, stands for."""
+    """The class numbers that an output of shape (..., n, classes), or (n,) / (..., n, 1) probabilities of class 1, stands for."""
     if output.ndim == 1 or output.shape[-1] == 1:
-        return (output.reshape(-1) > 0.5).long()
-    return output.argmax(-1)
+        return (output.reshape(output.shape[: max(1, output.ndim - 1)]) > 0.5).long()
+    return output.transpose(-1, -2).max(-2).indices  # ten times faster than `argmax` over a short last dimension
 
 
 def probabilities(output: Tensor, loss: str) -> Tensor:
     """The class probabilities that the network's output means under `loss`; shape of `output`."""
-    return {"cross-entropy": lambda: output.softmax(-1), "nll": lambda: output.exp(), "binary-cross-entropy": lambda: output}[loss]()
+    return {"cross-entropy": lambda: _softmax(output), "nll": lambda: output.exp(), "binary-cross-entropy": lambda: output}[loss]()
+
+
+def _softmax(output: Tensor) -> Tensor:
+    """Softmax over the last dimension, in the order in which the numbers lie in memory: ten times faster for few classes first."""
+    if output.ndim > 1 and output.stride(-2) == 1:
+        return output.transpose(-1, -2).softmax(-2).transpose(-1, -2)
+    return output.softmax(-1)
 
 
 def batched(model: nn.Module, x: Tensor, batch_size: int = 2048) -> Tensor:
@@ -82,14 +89,26 @@ def evaluate(model: nn.Module, split: Split, loss: str = "cross-entropy") -> dic
 
 def scored(output: Tensor, split: Split, loss: str = "cross-entropy") -> dict[str, Measurement]:
     """Mean loss (nats) and accuracy (fraction) of outputs (n, ...) that a network gave for `split`, with standard errors over samples."""
-    if len(split) == 0:
-        return {}
-    losses = loss_function(loss)(output, split.y, reduction="none").double()
-    right = (predictions(output) == split.y).double()
-    return {
-        metric: Measurement(metric, float(v.mean()), unit, len(split), float(v.std(correction=0)) / math.sqrt(len(split)))
-        for metric, v, unit in (("loss", losses, "nats"), ("accuracy", right, "fraction"))
-    }
+    return scored_together(output[None], split, loss)[0]
+
+
+def scored_together(outputs: Tensor, split: Split, loss: str = "cross-entropy") -> list[dict[str, Measurement]]:
+    """What `scored` gives for each of several networks, whose outputs (replicates, n, ...) for `split` are given."""
+    r, n = outputs.shape[:2]
+    if n == 0:
+        return [{} for _ in range(r)]
+    y = split.y.expand(r, n)
+    classes_first = outputs.transpose(1, 2) if outputs.ndim == 3 else outputs  # as the losses of torch want them: (r, classes, n)
+    losses = loss_function(loss)(outputs if loss == "binary-cross-entropy" else classes_first, y, reduction="none").double()
+    found = predictions(outputs if outputs.ndim == 3 else outputs.unsqueeze(2))
+    columns = []
+    for values in (losses, (found == y).double()):
+        spread = values.std(1, correction=0) / math.sqrt(n)
+        columns.append(zip(values.mean(1).tolist(), spread.tolist(), strict=True))
+    return [
+        {"loss": Measurement("loss", *(m, "nats", n, s)), "accuracy": Measurement("accuracy", *(a, "fraction", n, e))}
+        for (m, s), (a, e) in zip(*columns, strict=True)
+    ]
 
 
 @measures("loss", needs=("data",), source="mean over samples of the training loss")

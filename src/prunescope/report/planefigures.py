@@ -20,7 +20,10 @@ SYMBOLS = {"mi_input": "I(X;T)", "mi_label": "I(T;Y)", "entropy": "H(T)"}
 
 @dataclass(frozen=True)
 class Panel:
-    """Medians over the trials of one cell: I(X;T) and I(T;Y), shape (layers, moments), saturated (hollow) and above an earlier layer's."""
+    """Medians over the trials of one cell: I(X;T) and I(T;Y), shape (layers, moments), saturated (hollow) and above an earlier layer's.
+
+    x_quartiles, y_quartiles   first and third quartile (2, layers, moments); None where fewer than three trials have a spread to show
+    """
 
     title: str
     estimate: int
@@ -28,17 +31,23 @@ class Panel:
     y: NDArray[np.float64]
     hollow: NDArray[np.bool_]
     above: NDArray[np.bool_]
+    x_quartiles: NDArray[np.float64] | None = None
+    y_quartiles: NDArray[np.float64] | None = None
 
 
 def panel(title: str, found: Planes, estimate: int, trials: NDArray[np.bool_]) -> Panel:
     """The panel of `trials`; a point is marked where at least half of them are."""
     x, y = found.median(estimate, trials)
     above = found.exceeds[:, estimate, trials].mean(axis=1) >= 0.5
-    return Panel(title, estimate, x, y, found.saturated[estimate, trials].mean(axis=0) >= 0.5, above.any(axis=0))
+    spread = found.quartiles(estimate, trials) if trials.sum() >= 3 else (None, None)
+    return Panel(title, estimate, x, y, found.saturated[estimate, trials].mean(axis=0) >= 0.5, above.any(axis=0), *spread)
 
 
 def planes(found: Planes, panels: list[Panel]) -> Any:
-    """One information plane a panel: colour = moment, layers of a moment joined, hollow = saturated, triangle = above an earlier layer."""
+    """One information plane a panel: colour = moment, layers of a moment joined, hollow = saturated, triangle = above an earlier layer.
+
+    Grey bars: quartiles over the trials at the last moment.
+    """
     import matplotlib as mpl
 
     several = len({p.estimate for p in panels}) > 1
@@ -70,6 +79,11 @@ def _paths(axis: Any, p: Panel, shades: Any) -> None:
     paths = [np.column_stack([p.x[:, m], p.y[:, m]]) for m in range(p.x.shape[1])]
     lines = [path[np.isfinite(path).all(axis=1)] for path in paths]
     axis.add_collection(mpl.collections.LineCollection(lines, colors=shades, alpha=0.35, linewidths=0.8))
+    if p.x_quartiles is not None and p.y_quartiles is not None:  # how far the networks lie apart in the end
+        for low, high, at in zip(*p.y_quartiles[..., -1], p.x[:, -1], strict=True):
+            axis.plot([at, at], [low, high], color=SOFT, linewidth=1.0, zorder=2)
+        for low, high, at in zip(*p.x_quartiles[..., -1], p.y[:, -1], strict=True):
+            axis.plot([low, high], [at, at], color=SOFT, linewidth=1.0, zorder=2)
     tints = np.broadcast_to(shades, (*p.x.shape, 4)).reshape(-1, 4)
     inside = np.where(p.hollow.reshape(-1, 1), 1.0, tints)
     for mark, of in (("o", ~p.above.ravel()), ("^", p.above.ravel())):
@@ -152,7 +166,7 @@ def _ceilings(axis: Any, ceilings: dict[str, float]) -> None:
 
 
 def information(found: Planes, panels: list[Panel]) -> Any:
-    """I(X;T) and I(T;Y) against epochs, one column a panel, medians over the seeds, ceilings dashed; a logarithmic axis as on the page."""
+    """I(X;T) and I(T;Y) against epochs, one column a panel: medians and quartiles over seeds, ceilings dashed, epochs as on the page."""
     import matplotlib.pyplot as plt
 
     columns = min(4, len(panels))
@@ -166,11 +180,13 @@ def information(found: Planes, panels: list[Panel]) -> Any:
     for axis in axes.flat[:]:
         axis.set_visible(False)
     for number, p in enumerate(panels):
-        for k, (symbol, values) in enumerate((("I(X;T)", p.x), ("I(T;Y)", p.y))):
+        for k, (symbol, values, band) in enumerate((("I(X;T)", p.x, p.x_quartiles), ("I(T;Y)", p.y, p.y_quartiles))):
             axis = axes[2 * (number // columns) + k, number % columns]
             axis.set_visible(True)
             for layer, name in enumerate(found.layers):
                 axis.plot(epochs, values[layer], color=colours[name][0], linestyle=colours[name][1], linewidth=1.4, label=name)
+                if band is not None:
+                    axis.fill_between(epochs, *band[:, layer], color=colours[name][0], alpha=0.18, linewidth=0)
             ceiling = ceilings.get(("H(X)", "H(Y)")[k])
             if ceiling is not None:
                 axis.axhline(ceiling, color=SOFT, linestyle=(0, (2, 3)), linewidth=0.8)

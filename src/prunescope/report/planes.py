@@ -52,10 +52,22 @@ class Planes:
         return nan_median(self.x[estimate, trials]), nan_median(self.y[estimate, trials])
 
 
+    def quartiles(self, estimate: int, trials: NDArray[np.bool_]) -> tuple[Floats, Floats]:
+        """First and third quartile over the chosen trials of I(X;T) and of I(T;Y), each (2, layers, moments), in `unit`."""
+        x, y = (nan_quantiles(v[estimate, trials], [0.25, 0.75]) for v in (self.x, self.y))
+        return x, y
+
+
 def nan_median(values: Floats) -> Floats:
     """Median over the first axis, without NaN and without a warning where everything is NaN."""
+    middle: Floats = nan_quantiles(values, [0.5])[0]
+    return middle
+
+
+def nan_quantiles(values: Floats, which: list[float]) -> Floats:
+    """Quantiles over the first axis, one row each, without NaN and without a warning where everything is NaN."""
     empty = ~np.isfinite(values).any(axis=0)
-    return np.where(empty, np.nan, np.nanmedian(np.where(empty, 0.0, values), axis=0))
+    return np.where(empty, np.nan, np.nanquantile(np.where(empty, 0.0, values), which, axis=0))
 
 
 def planes(records: pd.DataFrame) -> Planes | None:

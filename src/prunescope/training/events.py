@@ -13,6 +13,9 @@
 
 A listener is any object with methods of some of these names, each taking the `State`. Actors (pruning schedules) may change the
 state; observers (recorders, progress bars) only look. Listeners are called in the order given.
+
+A listener that keeps something from one epoch to the next says so by two methods, for a training that is put down and taken up again
+between two epochs: `memory() -> dict[str, Tensor]` and `remember(dict)`, which is called before `start`.
 """
 
 from __future__ import annotations
@@ -42,6 +45,11 @@ class State:
     steps: int = 0
     loss: Tensor | None = None
     stop: bool = False
+
+    def optimizer_numbers(self) -> dict[str, dict[str, Any]]:
+        """What the optimiser keeps of each parameter (momentum, moments, steps), by the parameter's name."""
+        kept = self.optimizer.state
+        return {name: dict(kept[p]) for name, p in self.model.named_parameters() if p in kept}
 
 
 def handlers(listeners: Sequence[Any]) -> dict[str, list[Callable[[State], None]]]:

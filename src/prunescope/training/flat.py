@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,23 +27,44 @@ class FlatParameters:
         total = r * sum(p.numel() for p in first.values())
         self.values = torch.empty(total, dtype=like.dtype, device=like.device)
         self.slopes = torch.zeros_like(self.values)
-        self.weights = self._views(self.values, r)
-        self.gradients = self._views(self.slopes, r)
+        self.weights = self.views(self.values)
+        self.gradients = self.views(self.slopes)
         self.parameter = nn.Parameter(self.values)
         self.parameter.grad = self.slopes
         self._keep = self._float_masks(masks)
         self._own: list[dict[str, Tensor]] = [{n: p.data for n, p in owner.items()} for owner in self._owners]
 
-    def _views(self, flat: Tensor, r: int) -> dict[str, Tensor]:
+    def views(self, flat: Tensor) -> dict[str, Tensor]:
+        """A buffer laid out like `values`, by parameter: name -> (r, *shape)."""
+        r = len(self._owners)
         shapes = {n: p.shape for n, p in self._owners[0].items()}
         parts = flat.split([r * shape.numel() for shape in shapes.values()])
         return {n: part.view(r, *shape) for (n, shape), part in zip(shapes.items(), parts, strict=True)}
+
+    def parts(self, kept: Mapping[str, Any], i: int) -> dict[str, dict[str, Any]]:
+        """What is kept of the whole buffer as what is kept of network i's parameters: name -> key -> its part, or the one number of all."""
+        views = {k: self.views(v) for k, v in kept.items() if isinstance(v, Tensor) and v.shape == self.values.shape}
+        return {n: {k: views[k][n][i] if k in views else v for k, v in kept.items()} for n in self.weights}
+
+    def joined(self, parts: Sequence[Mapping[str, Mapping[str, Tensor]]]) -> dict[str, Tensor]:
+        """The reverse of `parts`, from those of every network."""
+        first = parts[0]
+        found: dict[str, Tensor] = {}
+        for key in next(iter(first.values()), {}):
+            if any(first[n][key].shape != w.shape[1:] for n, w in self.weights.items()):
+                found[key] = next(iter(first.values()))[key]
+                continue
+            found[key] = torch.empty_like(self.values)
+            for name, view in self.views(found[key]).items():
+                for i, own in enumerate(parts):
+                    view[i].copy_(own[name][key])
+        return found
 
     def _float_masks(self, masks: Sequence[Masks | None]) -> Tensor | None:
         if all(m is None or all(bool(v.all()) for v in m.values()) for m in masks):
             return None
         keep = torch.ones_like(self.values)
-        views = self._views(keep, len(masks))
+        views = self.views(keep)
         for i, own in enumerate(masks):
             for name, mask in (own or {}).items():
                 views[name][i].copy_(mask)

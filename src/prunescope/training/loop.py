@@ -12,6 +12,7 @@ from prunescope import rng
 from prunescope.config import TrainingConfig
 from prunescope.measures.quality import loss_function
 from prunescope.pruning.masks import Masks
+from prunescope.training.checkpoint import Snapshot, take_up
 from prunescope.training.events import State, handlers
 from prunescope.training.optim import build, learning_rates
 from prunescope.types import ConfigError, Split
@@ -28,11 +29,13 @@ def train(
     phase: str = "train",
     masks: Masks | None = None,
     listeners: Sequence[Any] = (),
+    resume: Snapshot | None = None,
 ) -> State:
     """Train `model` in place on `data` and return the final State.
 
     The order of batches and the noise of stochastic layers depend on (seed, phase, epoch) alone. `masks` stay exactly zero throughout.
-    The global random state of torch is put back afterwards. Raises ConfigError for settings that do not fit the data.
+    The global random state of torch is put back afterwards. `resume` goes on from where a training with the same arguments stood.
+    Raises ConfigError for settings that do not fit the data.
     """
     heard = handlers(listeners)
     loss_of = loss_function(settings.loss)
@@ -41,6 +44,8 @@ def train(
     held = masks.attach(optimizer) if masks is not None else None
     state = State(model, optimizer, settings, phase, epoch=settings.from_epoch)
     size = batch_size(len(data), settings)
+    if resume is not None:
+        take_up(state, rates, resume)
     model.train()
     with torch.random.fork_rng(devices=[data.x.device] if data.x.is_cuda else []):
         _tell(heard["start"], state)

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from prunescope.config import TrainingConfig
 from prunescope.pruning.masks import Masks
 from prunescope.training.arrangement import Arrangement, Way, arrange
+from prunescope.training.checkpoint import Snapshot, put_back
 from prunescope.training.events import EVENTS, State, handlers
 from prunescope.training.flat import FlatParameters
 from prunescope.training.loop import batch_size as batch_size
@@ -40,11 +41,12 @@ class ReplicateState(State):
     """One replicate of a stack as its listeners see it.
 
     The model's parameters and gradients are views of the stack: reading them is free and changing them changes what is trained.
-    `optimizer` is the whole stack's; `loss` is computed when it is asked for.
+    `optimizer` is the whole stack's; `loss` is computed when it is asked for. `flat` holds the whole stack, this one at `place`.
     """
 
     losses: Callable[[], Tensor] | None = None
     place: int = 0
+    flat: FlatParameters | None = None
 
     @property
     def loss(self) -> Tensor | None:  # type: ignore[override]
@@ -54,6 +56,10 @@ class ReplicateState(State):
     @loss.setter
     def loss(self, value: Tensor | None) -> None:
         """Dataclasses set every field; what is set here is not kept."""
+
+    def optimizer_numbers(self) -> dict[str, dict[str, Any]]:
+        """What the stack's optimiser keeps of this replicate's parameters."""
+        return {} if self.flat is None else self.flat.parts(self.optimizer.state.get(self.flat.parameter, {}), self.place)
 
 
 def train_stack(
@@ -67,6 +73,7 @@ def train_stack(
     listeners: Sequence[Sequence[Any]] | None = None,
     watchers: Sequence[Any] = (),
     stack: str | int = "auto",
+    resume: Sequence[Snapshot | None] | None = None,
 ) -> list[State]:
     """Train every model in place, each as `train` would alone, and return their final States in order.
 
@@ -77,6 +84,7 @@ def train_stack(
     watchers    listeners of several replicates at once: each event gives them a list of States. All replicates come together at
                 start, epoch_end and end; the replicates of one stack at epoch_start, gradients and step.
     stack       "auto", "on", "off", or the number of replicates a stack; see `arrange`
+    resume      where each replicate stood; those that train together must have come equally far
 
     Weights equal those of one by one but for rounding: in 100 steps less than 1e-5 of their size apart.
     Raises ConfigError where the networks differ in architecture or the lists in length.
@@ -84,7 +92,8 @@ def train_stack(
     splits = [data] * len(models) if isinstance(data, Split) else list(data)
     kept = list(masks) if masks is not None else [None] * len(models)
     hearing = [handlers(x) for x in listeners] if listeners is not None else [handlers(()) for _ in models]
-    if not len(models) == len(splits) == len(seeds) == len(kept) == len(hearing):
+    stood = list(resume) if resume is not None else [None] * len(models)
+    if not len(models) == len(splits) == len(seeds) == len(kept) == len(hearing) == len(stood):
         raise ConfigError(
             f"{len(models)} models, {len(splits)} splits, {len(seeds)} seeds, {len(kept)} masks and {len(hearing)} lists of listeners: "
             "expected as many of each"
@@ -93,10 +102,12 @@ def train_stack(
     if plan.way is Way.ALONE:
         own = listeners if listeners is not None else [()] * len(models)
         each = [[*x, *(_Single(w) for w in watchers)] for x in own]
-        rows = zip(models, splits, seeds, kept, each, strict=True)
-        return [train(m, d, settings, seed=s, phase=phase, masks=k, listeners=x) for m, d, s, k, x in rows]
+        rows = zip(models, splits, seeds, kept, each, stood, strict=True)
+        return [train(m, d, settings, seed=s, phase=phase, masks=k, listeners=x, resume=f) for m, d, s, k, x, f in rows]
+    if len({f.epoch if f is not None else 0 for f in stood}) > 1:
+        raise ConfigError("the replicates have come differently far: expected one epoch to go on from, or stack=\"off\"")
     parts = [slice(i, i + plan.size) for i in range(0, len(models), plan.size)]
-    stacks = [_Stack(plan, models[p], splits[p], settings, list(seeds[p]), phase, kept[p], hearing[p]) for p in parts]
+    stacks = [_Stack(plan, models[p], splits[p], settings, list(seeds[p]), phase, kept[p], hearing[p], stood[p]) for p in parts]
     return _trained(stacks, settings, handlers(watchers))
 
 
@@ -142,6 +153,7 @@ class _Stack:
         phase: str,
         masks: Sequence[Masks | None],
         hearing: Sequence[Hearing],
+        stood: Sequence[Snapshot | None],
     ) -> None:
         self._seeds, self._phase, self._hearing = seeds, phase, hearing
         self.flat = FlatParameters(models, masks)
@@ -156,9 +168,19 @@ class _Stack:
         )
         self.states = [ReplicateState(m.train(), self._optimizer, settings, phase, epoch=settings.from_epoch) for m in models]
         for place, state in enumerate(self.states):
-            state.place = place
+            state.place, state.flat = place, self.flat
         self.active = set(range(len(models)))
-        self._steps = 0
+        self._heard = {event for own in hearing for event, heard in own.items() if heard}
+        self._steps, self._begun = 0, False
+        if (found := [f for f in stood if f is not None]) and len(found) == len(self.states):
+            self._take_up(found)
+
+    def _take_up(self, found: Sequence[Snapshot]) -> None:
+        for state, one in zip(self.states, found, strict=True):
+            state.model.load_state_dict(dict(one.weights))  # before the parameters are lent
+            state.epoch, state.steps = one.epoch, one.steps
+        put_back(self._optimizer, self._rates, {self.flat.parameter: self.flat.joined([f.numbers for f in found])}, found[0])
+        self._steps = found[0].steps
 
     @property
     def states_at_work(self) -> list[ReplicateState]:
@@ -171,10 +193,11 @@ class _Stack:
         if not self.active:
             return
         self.tell("epoch_start", watching)
-        listening = {e for e in ("gradients", "step") if watching[e] or any(self._hearing[i][e] for i in self.active)}
+        listening = {e for e in ("gradients", "step") if watching[e] or e in self._heard}
         for x, target in self._rows.epoch(self._seeds, self._phase, "order", epoch):
             self._networks.backward(x, target)
-            if self._steps == 0:
+            if not self._begun:
+                self._begun = True
                 for state in self.states:
                     state.losses = self._networks.losses
             if "gradients" in listening:
@@ -197,7 +220,7 @@ class _Stack:
 
     def tell(self, event: str, watching: Hearing, *, everyone: bool = False) -> None:
         """Call each replicate's listeners, then the watchers, if any are given."""
-        for i, state in enumerate(self.states):
+        for i, state in enumerate(self.states) if event in self._heard else ():
             if everyone or i in self.active:
                 for handler in self._hearing[i][event]:
                     handler(state)
@@ -210,7 +233,7 @@ class _Stack:
 
     def release(self, places: Sequence[int]) -> None:
         """The networks at `places` own their weights again; their last loss is kept, the stack's memory is not."""
-        losses = self._networks.losses() if places and self._steps else None
+        losses = self._networks.losses() if places and self._begun else None
         for i in places:
             self.flat.give_back(i)
             self.states[i].losses = None if losses is None else functools.partial(torch.clone, losses)

@@ -1,0 +1,282 @@
+"""Checkpoints of a batch of trials: what their trainings have come to, every so many seconds, in one file.
+
+    checkpoints/<hash of the members>.safetensors     tensors of all members, their records, and who they are (JSON in the header)
+
+One file for the whole batch is one rename: a kill finds all its members at the same epoch, and they are stacked again as they were.
+Where the batches of the next run are made up differently, each member takes what is its own out of the file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from prunescope.config import value_hash
+from prunescope.experiments.recorder import Recorder
+from prunescope.experiments.trial import Training
+from prunescope.results.schema import Record
+from prunescope.results.store import write_beside
+from prunescope.training import State
+from prunescope.training.checkpoint import Snapshot, snapshot, weights_of
+from prunescope.types import ConfigError
+
+VERSION = 1
+FOLDER = "checkpoints"
+SECONDS = 60.0
+
+
+@dataclass
+class Stood:
+    """Where a training stood: in phase `phase`, with the first `records` of its trial's records made. `memories` are its listeners'."""
+
+    phase: str
+    training: Snapshot
+    records: int
+    memories: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+
+
+@dataclass
+class Member:
+    """One trial of a batch: the phases that it has been through, the one that it is in, and its records."""
+
+    finished: dict[str, tuple[Mapping[str, Tensor], int]] = field(default_factory=dict)  # phase -> weights, records by then
+    current: Stood | None = None
+    kept: Sequence[Record] = ()
+    recorder: Recorder | None = None  # of a trial that has gone beyond what was kept
+
+    @property
+    def records(self) -> Sequence[Record]:
+        """All that are worth keeping."""
+        return self.kept if self.recorder is None else self.recorder.records
+
+    @property
+    def progress(self) -> tuple[int, int]:
+        """Grows as the trial goes on."""
+        return len(self.finished), 0 if self.current is None else self.current.training.epoch
+
+
+class Checkpoints:
+    """The checkpoint of one batch, written at the first end of an epoch after `seconds`, and what earlier ones hold of its members.
+
+    names   of each network's trial (or shared dense training), by the identity of the network
+    """
+
+    def __init__(self, folder: Path, names: Mapping[int, str], seconds: float = SECONDS) -> None:
+        self._names, self._seconds = dict(names), seconds
+        self.file = folder / FOLDER / f"{value_hash(sorted(self._names.values()))}.safetensors"
+        found = read(folder, list(self._names.values()))
+        self._members = {name: found.get(name, Member()) for name in self._names.values()}
+        self._last = time.monotonic()
+        self._able = True
+
+    def passed(self, training: Training) -> bool:
+        """Whether this training was finished before; if so its network and records are put where they were at its end."""
+        member = self._member(training.model)
+        if training.phase not in member.finished:
+            return False
+        weights, count = member.finished[training.phase]
+        training.model.load_state_dict(dict(weights))
+        training.recorder.records = list(member.records[:count])
+        return True
+
+    def found(self, training: Training) -> Snapshot | None:
+        """Where this training stood, if it was under way; its records and its listeners' memories are put back."""
+        member = self._member(training.model)
+        stood = member.current
+        if stood is None or stood.phase != training.phase:
+            return None
+        training.recorder.records = list(member.records[: stood.records])
+        for place, listener in enumerate(training.listeners):
+            if (memory := stood.memories.get(str(place))) is not None:
+                listener.remember(memory)
+        return stood.training
+
+    def watcher(self, trainings: Sequence[Training]) -> _Watcher:
+        """A watcher of these trainings, to come after their recorder."""
+        return _Watcher(self, {id(t.model): t for t in trainings})
+
+    def begun(self, training: Training) -> None:
+        """A training goes beyond what was kept of it."""
+        self._member(training.model).recorder = training.recorder
+
+    def over(self, training: Training) -> None:
+        """A training is over: its network as it is now is kept until the batch is done."""
+        member = self._member(training.model)
+        member.current = None
+        member.finished[training.phase] = weights_of(training.model), len(training.recorder.records)
+
+    def reached(self, pairs: Sequence[tuple[Training, State]]) -> None:
+        """An epoch is over: if it is time, write what all have come to."""
+        if not self._able or time.monotonic() - self._last < self._seconds:
+            return
+        try:
+            for training, state in pairs:
+                memories = {str(i): x.memory() for i, x in enumerate(training.listeners) if callable(getattr(x, "memory", None))}
+                stood = Stood(training.phase, snapshot(state), len(training.recorder.records), memories)
+                self._member(training.model).current = stood
+        except ConfigError as error:
+            warnings.warn(f"no checkpoints inside this training: {error}", stacklevel=2)
+            self._able = False
+            return
+        tensors, about = _packed(self._members)
+        write_beside(self.file, lambda p: _save(tensors, about, p))
+        self._last = time.monotonic()
+
+    def done(self) -> None:
+        """The batch is stored: its checkpoint is of no more use."""
+        with contextlib.suppress(OSError):
+            self.file.unlink(missing_ok=True)
+
+    def _member(self, model: nn.Module) -> Member:
+        return self._members[self._names[id(model)]]
+
+
+class _Watcher:
+    """Tells the checkpoints what happens to some trainings."""
+
+    def __init__(self, checkpoints: Checkpoints, trainings: Mapping[int, Training]) -> None:
+        self._checkpoints, self._trainings = checkpoints, trainings
+
+    def start(self, states: Sequence[State]) -> None:
+        """Before the first step."""
+        for state in states:
+            self._checkpoints.begun(self._trainings[id(state.model)])
+
+    def epoch_end(self, states: Sequence[State]) -> None:
+        """After every epoch."""
+        self._checkpoints.reached([(self._trainings[id(s.model)], s) for s in states])
+
+    def end(self, states: Sequence[State]) -> None:
+        """After the last one."""
+        for state in states:
+            self._checkpoints.over(self._trainings[id(state.model)])
+
+
+def _save(tensors: Mapping[str, Tensor], about: Any, path: Path) -> None:
+    try:
+        safetensors.torch.save_file(dict(tensors), path, {"prunescope": json.dumps(about)})
+    except SafetensorError as error:
+        raise OSError(str(error)) from error  # `write_beside` says where
+
+
+def _packed(members: Mapping[str, Member]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """All tensors under names of their own, and what the header says."""
+    tensors: dict[str, Tensor] = {}
+    about: list[dict[str, Any]] = []
+    for i, (name, member) in enumerate(members.items()):
+        phases = []
+        for j, (phase, (weights, count)) in enumerate(member.finished.items()):
+            tensors |= {f"{i}/finished {j}/{n}": w for n, w in weights.items()}
+            phases.append([phase, count])
+        entry: dict[str, Any] = {"name": name, "finished": phases, "current": None}
+        if (stood := member.current) is not None:
+            t = stood.training
+            tensors |= {f"{i}/weights/{n}": w for n, w in t.weights.items()}
+            tensors |= {f"{i}/numbers/{n}/{k}": v for n, kept in t.numbers.items() for k, v in kept.items()}
+            tensors |= {f"{i}/memory/{p}/{k}": v.clone() for p, memory in stood.memories.items() for k, v in memory.items()}
+            entry["current"] = {"phase": stood.phase, "epoch": t.epoch, "steps": t.steps, "records": stood.records, "groups": t.groups}
+        tensors[f"{i}/records"] = _records_packed(member.records)
+        about.append(entry)
+    return tensors, {"version": VERSION, "members": about}
+
+
+def _records_packed(records: Sequence[Record]) -> Tensor:
+    """Records as JSON, a column at a time; texts that come again and again are written once."""
+    columns: list[Any] = []
+    for column in zip(*records, strict=True):
+        if all(isinstance(v, str) for v in column):
+            places = {text: i for i, text in enumerate(dict.fromkeys(column))}
+            columns.append({"texts": list(places), "places": [places[v] for v in column]})
+        else:
+            columns.append(list(column))
+    return torch.from_numpy(np.frombuffer(json.dumps(columns).encode(), dtype=np.uint8).copy())
+
+
+def _records_unpacked(packed: Tensor) -> list[Record]:
+    columns = json.loads(packed.numpy().tobytes())
+    plain = [[c["texts"][i] for i in c["places"]] if isinstance(c, dict) else c for c in columns]
+    return [Record(*row) for row in zip(*plain, strict=True)]
+
+
+def read(folder: Path, names: Sequence[str]) -> dict[str, Member]:
+    """What the checkpoints of a run folder hold of the trials `names`; of several, the one that has come furthest.
+
+    A file that cannot be read is named in a warning: what it held is done again.
+    """
+    found: dict[str, Member] = {}
+    wanted = set(names)
+    for path, about in _headers(folder):
+        try:
+            with safetensors.safe_open(path, framework="pt") as file:
+                keys = list(file.keys())
+                for i, entry in enumerate(about["members"]):
+                    if entry["name"] in wanted:
+                        member = _unpacked({k.partition("/")[2]: file.get_tensor(k) for k in keys if k.startswith(f"{i}/")}, entry)
+                        best = found.get(entry["name"])
+                        found[entry["name"]] = member if best is None or member.progress > best.progress else best
+        except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
+            _unreadable(path, error)
+    return found
+
+
+def _headers(folder: Path) -> Iterator[tuple[Path, Any]]:
+    for path in sorted((folder / FOLDER).glob("[!.]*.safetensors")):
+        try:
+            with safetensors.safe_open(path, framework="pt") as file:
+                about = json.loads((file.metadata() or {})["prunescope"])
+            if about["version"] == VERSION:
+                yield path, about
+        except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
+            _unreadable(path, error)
+
+
+def _unreadable(path: Path, error: Exception) -> None:
+    reason = (str(error).splitlines() or [""])[0]
+    warnings.warn(f"{path}: cannot be read as a checkpoint ({type(error).__name__}: {reason}); what it held is done again", stacklevel=3)
+
+
+def _unpacked(tensors: Mapping[str, Tensor], entry: Mapping[str, Any]) -> Member:
+    finished: dict[str, tuple[Mapping[str, Tensor], int]] = {
+        phase: ({n.partition("/")[2]: t for n, t in tensors.items() if n.startswith(f"finished {j}/")}, count)
+        for j, (phase, count) in enumerate(entry["finished"])
+    }
+    stood, now = None, entry["current"]
+    if now is not None:
+        weights = {n.removeprefix("weights/"): t for n, t in tensors.items() if n.startswith("weights/")}
+        training = Snapshot(now["epoch"], now["steps"], weights, _nested(tensors, "numbers/"), now["groups"])
+        stood = Stood(now["phase"], training, now["records"], _nested(tensors, "memory/"))
+    return Member(finished, stood, _records_unpacked(tensors["records"]))
+
+
+def _nested(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, dict[str, Tensor]]:
+    found: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        if name.startswith(prefix):
+            outer, _, inner = name.removeprefix(prefix).rpartition("/")
+            found.setdefault(outer, {})[inner] = tensor
+    return found
+
+
+def companies(folder: Path) -> list[list[str]]:
+    """The trials that trained together when the run was killed, one list a checkpoint."""
+    return [[entry["name"] for entry in about["members"]] for _, about in _headers(folder)]
+
+
+def forget(folder: Path, names: Sequence[str]) -> None:
+    """Remove the checkpoints that hold any of `names`."""
+    for path, about in _headers(folder):
+        if {entry["name"] for entry in about["members"]} & set(names):
+            path.unlink(missing_ok=True)
