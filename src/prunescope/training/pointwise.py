@@ -48,6 +48,12 @@ def _relu(_: nn.Module) -> Activation:
     )
 
 
+def _relu6(_: nn.Module) -> Activation:
+    return Activation(
+        lambda z, a: torch.clamp(z, 0.0, 6.0, out=a), lambda d, z, a: _aten.hardtanh_backward.grad_input(d, a, 0.0, 6.0, grad_input=d)
+    )
+
+
 def _tanh(_: nn.Module) -> Activation:
     return Activation(tanh_into, lambda d, z, a: _aten.tanh_backward.grad_input(d, a, grad_input=d))
 
@@ -113,6 +119,7 @@ def _identity(_: nn.Module) -> Activation:
 
 ACTIVATIONS: dict[type[nn.Module], Callable[[nn.Module], Activation]] = {
     nn.ReLU: _relu,
+    nn.ReLU6: _relu6,
     nn.Tanh: _tanh,
     nn.Sigmoid: _sigmoid,
     nn.LeakyReLU: _leaky_relu,
