@@ -64,6 +64,26 @@ def test_how_to_examples_run(tmp_path, monkeypatch, code, command):
     monkeypatch.delitem(sys.modules, "mine", raising=False)
 
 
+def test_how_to_loops_run():
+    """The blocks of one's own loop, one after another in one program."""
+    code = [b for b in blocks(HOW_TO, "python") if b.startswith("# loop.py")]
+    assert len(code) == 3
+    scope: dict = {}
+    for number, block in enumerate(code):
+        exec(compile(block, f"how-to.md, loop {number}", "exec"), scope)
+        if number == 0:
+            assert scope["masks"].sparsity() == pytest.approx(0.9, abs=1e-3)
+    assert "0.weight_orig" in scope["model"].state_dict()
+
+
+def test_how_to_tickets_are_planned(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    code = next(b for b in blocks(HOW_TO, "toml") if b.startswith("# tickets.toml"))
+    (tmp_path / "tickets.toml").write_text(code)
+    assert prunescope(monkeypatch, "prunescope run tickets.toml", "--dry-run") == 0
+    assert "110 trials" in capsys.readouterr().out
+
+
 @pytest.mark.slow
 def test_how_to_experiment_runs_and_its_records_are_read(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
