@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 import prunescope as ps
+import prunescope.pruning  # fills the registry
 from prunescope.registry import criteria
 
 OPTIONS: dict[str, dict[str, Any]] = {"obd": {"probes": 10}}
