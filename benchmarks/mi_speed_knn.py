@@ -1,137 +1,209 @@
-"""Neighbour and neural estimators beside the peers that are installed, one thread, each case in a process of its own.
+"""Neighbour, copula and neural estimators beside the programs that people use for them, one thread, each case in a process of its own.
 
-    python benchmarks/mi_speed_knn.py [--repeats 5] [--large]
+    python benchmarks/mi_speed_knn.py [--peers peers/bin/python bmi/bin/python] [--large] [--only WORD] [--out docs/science/mi_speed_knn.md]
 
-Prints seconds (best of the repeats after one warm-up: the machines are shared), memory above the process's state before the call, and the
-value in nats. Peers: scikit-learn (one column), npeet_plus and infomeasure where they can be imported. --large adds n = 100,000.
-Limits: KSG in tiles forms n^2 distances twice, 4 n^2 d float32 operations (d = 100, n = 10,000: 40 GFLOP, 0.35 s at 113 GFLOP/s), and
-searches 100 million numbers for the k smallest of each row (0.15 s); in one column a k-d tree answers 10,000 questions in 7-8 ms.
+mi_peers.py says which programs these are and how to install them; what is not installed is named so. Times are the least of several calls
+after a warm-up (one call for the neural estimators and for N = 100,000), in CPU seconds of the process, so that a busy machine counts as
+little as possible; it still counts, through the caches that others empty. Memory is what the call adds to the process at its peak.
+A program that needs more than 300 seconds is ended. The line below the title says how busy the machine was.
+
+Limits, at 113 GFLOP/s of float32 products, 41 GB/s of reading and 64 G operations/s on 16-bit numbers on one core. In few columns a k-d
+tree answers a question in 0.3 us. Elsewhere all distances are formed in both spaces: Euclidean 4 N^2 (d + 2) operations, maximum norm
+6 N^2 d on 16-bit numbers, and N^2 numbers of each are read four times to find neighbours and count. The copula sorts 2d columns and
+multiplies the scores, N (2d)^2 operations in float64, the neural critics pass 3 x 800 batches through two networks.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import math
 import os
-import resource
 import subprocess
 import sys
-import time
-from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
+import mi_peers
 
 N = 10_000
+GEMM, READ, SHORT = 113e9, 41e9, 64e9
+PATIENCE = 300  # seconds
+ADD_NOISE = ("scikit-learn", "ennemi")  # to the samples, against ties: their values differ from everyone's in the fifth place
 
 
-def sample(d: int, n: int = N) -> tuple[np.ndarray, np.ndarray]:
-    """d correlated normal pairs: correlation 0.6 up to 10 columns, 0.2 beyond."""
-    random, c = np.random.default_rng(0), 0.6 if d <= 10 else 0.2
-    x = random.standard_normal((n, d))
-    return x, c * x + math.sqrt(1 - c * c) * random.standard_normal((n, d))
+@dataclass(frozen=True)
+class Row:
+    """One comparison. The first peer is the commonly used one; `goal` and `limit` in seconds, `differ` the largest difference in nats."""
+
+    work: str
+    shape: dict[str, Any]
+    ours: str
+    peers: tuple[str, ...] = ()
+    goal: float | None = None
+    limit: float = math.nan
+    differ: float = math.inf
 
 
-def ours(name: str, **options: Any) -> Callable[[np.ndarray, np.ndarray], float]:
-    import prunescope.information  # noqa: F401  (registers the estimators)
-    from prunescope.registry import estimators
-
-    function = estimators.get(name).function
-    return lambda x, y: float(function(torch.from_numpy(x), torch.from_numpy(y), **options).value)
+def tree_limit(n: int) -> float:
+    return n * 0.3e-6
 
 
-def scikit_learn() -> Callable[[np.ndarray, np.ndarray], float]:
-    from sklearn.feature_selection import mutual_info_regression
-
-    return lambda x, y: float(mutual_info_regression(x, y[:, 0], n_neighbors=3, random_state=0)[0])
-
-
-def npeet() -> Callable[[np.ndarray, np.ndarray], float]:
-    import npeet_plus
-
-    return lambda x, y: float(npeet_plus.mi(x, y, k=3, base=math.e))
+def tile_limit(n: int, d: int, metric: str) -> float:
+    formed = 4 * n * n * (d + 2) / GEMM if metric == "Euclidean" else 6 * n * n * d / SHORT
+    return formed + 4 * n * n * (4 if metric == "Euclidean" else 2) / READ
 
 
-def infomeasure() -> Callable[[np.ndarray, np.ndarray], float]:
-    import infomeasure as im
-
-    return lambda x, y: float(im.mutual_information(x, y, approach="ksg", k=3, base="e"))
-
-
-MAKERS: dict[str, Callable[[], Callable[[np.ndarray, np.ndarray], float]]] = {
-    "ours, maximum": lambda: ours("ksg", metric="max"),
-    "ours, Euclidean": lambda: ours("ksg", metric="euclidean"),
-    "scikit-learn": scikit_learn,
-    "npeet_plus": npeet,
-    "infomeasure": infomeasure,
-    "ours, mine": lambda: ours("mine"),
-    "ours, mine from zero": lambda: ours("mine", start="zero"),
-    "ours, infonce": lambda: ours("infonce"),
-    "ours, auto": lambda: ours("auto"),
-}
-NEEDS = {"npeet_plus": ("npeet_plus",), "infomeasure": ("infomeasure", "sparse", "numba")}
+def neighbour_rows(n: int) -> list[Row]:
+    near = {1: ("npeet_plus", "scikit-learn", "ennemi", "infomeasure"), 10: ("npeet_plus", "infomeasure"), 100: ("npeet_plus",)}
+    goals = {(1, "maximum"): 0.012, (10, "Euclidean"): 0.55, (100, "Euclidean"): 1.0, (100, "maximum"): 9.0}
+    rows = []
+    for d in (1, 10, 100):
+        for metric in ("maximum", "Euclidean")[: 1 if d == 1 else 2]:
+            limit = tree_limit(n) if d == 1 else tile_limit(n, d, metric)
+            peers = near[d] if metric == "maximum" else ("benchmark-mi, KSG",)
+            rows.append(
+                Row(f"KSG, k = 3, {metric}, d = {d} + {d}", {"d": d, "n": n}, f"ours, {metric}", peers, goals.get((d, metric)), limit, 1e-6)
+            )
+    return rows
 
 
-def knn_cases(large: bool) -> list[tuple[str, int, int]]:
-    cases = [(who, d, N) for d in (1, 10, 100) for who in ("ours, maximum", "ours, Euclidean", "npeet_plus", "infomeasure")]
-    cases.insert(2, ("scikit-learn", 1, N))
-    if large:
-        cases += [("ours, maximum", 1, 100_000), ("ours, Euclidean", 10, 100_000), ("ours, maximum", 10, 100_000)]
-    return cases
+def copula_limit(n: int, d: int) -> float:
+    return 2 * d * n * math.log2(n) * 0.75e-9 + n * (2 * d) ** 2 / (GEMM / 2)
 
 
-def neural_cases() -> list[tuple[str, int, int]]:
-    """Five pairs of correlation 0.6: 1.116 nats."""
-    return [(who, 5, N) for who in ("ours, mine", "ours, mine from zero", "ours, infonce", "ours, auto")]
+def copula_rows(n: int, d: int = 100) -> list[Row]:
+    shape = {"d": d, "n": n, "correlation": 0.7}
+    # without ties all three take the same ranks and determinants; ours and frites also take off the same bias
+    return [Row(f"Gaussian copula, d = {d} + {d}", shape, "ours, copula", ("frites", "scipy's ranks"), 0.1, copula_limit(n, d))]
 
 
-def run(who: str, d: int, n: int, repeats: int) -> dict[str, float]:
-    """Measured in this process: seconds, megabytes above the state after a small warm-up, value."""
-    torch.set_num_threads(1)
-    call, (x, y) = MAKERS[who](), sample(d, n)
-    call(x[:500], y[:500])
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    times, value, budget = [], math.nan, time.perf_counter() + 30
-    for _ in range(repeats):
-        started = time.perf_counter()
-        value = call(x, y)
-        times.append(time.perf_counter() - started)
-        if time.perf_counter() > budget:
-            break
-    return {"seconds": min(times), "megabytes": (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024, "value": value}
+def neural_rows() -> list[Row]:
+    shape, flops = {"d": 5, "n": N, "correlation": 0.7}, 800 * 6 * 256 * (2 * (5 * 64 + 64 * 64 + 64 * 17) + 256 * 17)
+    mine = ("torch-mist, MINE", "benchmark-mi, MINE")
+    return [
+        Row("MINE from zero, five pairs of 0.7", shape, "ours, mine from zero", mine, 3.5, flops / GEMM),
+        Row("InfoNCE from zero, five pairs of 0.7", shape, "ours, infonce from zero", ("benchmark-mi, InfoNCE",), None, flops / GEMM),
+    ]
 
 
-def in_own_process(case: tuple[str, int, int], repeats: int) -> dict[str, float]:
-    command = [sys.executable, __file__, "--case", json.dumps(case), "--repeats", str(repeats)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    return dict(json.loads(done.stdout.splitlines()[-1]))
+def large_rows(n: int = 100_000) -> list[Row]:
+    def row(work: str, d: int, who: str, limit: float) -> Row:
+        return Row(f"{work}, d = {d} + {d}, N = {n:,}", {"d": d, "n": n}, who, (), None, limit)
+
+    return [
+        row("KSG, maximum", 1, "ours, maximum", tree_limit(n)),
+        row("Gaussian copula", 100, "ours, copula", copula_limit(n, 100)),
+        row("KSG, Euclidean", 10, "ours, Euclidean", tile_limit(n, 10, "Euclidean")),
+        row("KSG, maximum", 10, "ours, maximum", tile_limit(n, 10, "maximum")),
+        row("KSG, Euclidean", 100, "ours, Euclidean", tile_limit(n, 100, "Euclidean")),
+    ]
 
 
-def report(title: str, cases: list[tuple[str, int, int]], repeats: int) -> None:
-    print(f"\n{title}\n| d | n | who | seconds | MB | nats |\n| ---: | ---: | --- | ---: | ---: | ---: |")
-    for who, d, n in cases:
-        if any(importlib.util.find_spec(module) is None for module in NEEDS.get(who, ())):
-            print(f"| {d} | {n:,} | {who} | not installed | | |")
+# --- measuring ----------------------------------------------------------------------------------------------------------
+
+
+def in_own_process(interpreter: str, *arguments: str, patience: int | None = None) -> Any:
+    one = {name: "1" for name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
+    xla = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
+    command = [interpreter, "-W", "ignore", mi_peers.__file__, *arguments]
+    environment = {**os.environ, **one, "XLA_FLAGS": xla}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=patience)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+class Peers:
+    """Which interpreter has which program, in what version."""
+
+    def __init__(self, interpreters: list[str]) -> None:
+        self.home: dict[str, str] = {}
+        self.version: dict[str, str] = {}
+        for interpreter in interpreters:
+            for who, version in in_own_process(interpreter, "--installed").items():
+                if who not in self.home:
+                    self.home[who], self.version[who] = interpreter, version
+
+    def measure(self, who: str, shape: dict[str, Any], repeats: int) -> dict[str, Any] | str:
+        """What `mi_peers.run` found, or in words why nothing was."""
+        interpreter = sys.executable if who.startswith("ours") else self.home.get(who)
+        if interpreter is None:
+            return "not installed"
+        try:
+            return dict(in_own_process(interpreter, json.dumps([who, shape, repeats]), patience=PATIENCE if who in self.home else None))
+        except subprocess.TimeoutExpired:
+            return f"more than {PATIENCE} s"
+
+
+def line(row: Row, peers: Peers, repeats: int) -> str:
+    mine = peers.measure(row.ours, row.shape, repeats)
+    assert isinstance(mine, dict)
+    cells, times = [], []
+    for who in row.peers:
+        found = peers.measure(who, row.shape, repeats)
+        if isinstance(found, str):
+            cells.append(f"{who}: {found}")
+            times.append(math.inf if found.startswith("not") else float(PATIENCE))
             continue
-        got = in_own_process((who, d, n), repeats)
-        print(f"| {d} | {n:,} | {who} | {got['seconds']:.4f} | {got['megabytes']:.0f} | {got['value']:.4f} |", flush=True)
+        if who not in ADD_NOISE and abs(found["value"] - mine["value"]) > row.differ:
+            raise SystemExit(f"{row.work}: {who} finds {found['value']:.9g} nats, ours {mine['value']:.9g}, more than {row.differ:g} apart")
+        cells.append(f"{who} {clock(found['seconds'])}, {found['megabytes']:.0f} MB, {found['value']:.4f}")
+        times.append(found["seconds"])
+    known = [t for t in times if math.isfinite(t)]
+    common = f"{times[0] / mine['seconds']:.1f}x" if known and math.isfinite(times[0]) else ""
+    fastest = f"{min(known) / mine['seconds']:.1f}x" if known else ""
+    goal = clock(row.goal) if row.goal else ""
+    limit = f"{clock(row.limit)} ({mine['seconds'] / row.limit:.1f}x)"
+    value = f"{mine['value']:.4f}"
+    own = [row.work, clock(mine["seconds"]), f"{mine['megabytes']:.0f} MB", value, "; ".join(cells), common, fastest, goal, limit]
+    return "| " + " | ".join(own) + " |"
+
+
+def clock(value: float) -> str:
+    return f"{value * 1e3:.1f} ms" if value < 0.1 else f"{value:.2f} s"
+
+
+def held_out(peers: Peers, seeds: int) -> list[str]:
+    """How near the truth the critics come that start from zero, and what they find where there is nothing."""
+    truth = -2.5 * math.log(1 - 0.49)
+    lines = ["| estimator | samples | seed | nats | error | 95 % interval | CPU |", "| --- " * 7 + "|"]
+    for who in ("ours, mine from zero", "ours, infonce from zero", "ours, mine from a normal fit"):
+        for seed in range(seeds):
+            for shuffled in (False, True):
+                found = peers.measure(who, {"d": 5, "n": N, "correlation": 0.7, "seed": seed, "shuffled": shuffled}, 1)
+                assert isinstance(found, dict)
+                value, (low, high) = found["value"], found["interval"]
+                error = f"{value:+.4f} nat" if shuffled else f"{100 * (value / truth - 1):+.1f} %"
+                name = "independent" if shuffled else f"five pairs of 0.7, {truth:.4f} nats"
+                lines.append(f"| {who[6:]} | {name} | {seed} | {value:.4f} | {error} | {low:.3f} to {high:.3f} | {clock(found['seconds'])} |")
+                print(lines[-1], flush=True)
+    return lines
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--peers", nargs="*", default=[], help="interpreters of environments that hold other programs")
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--large", action="store_true")
-    parser.add_argument("--case")
+    parser.add_argument("--seeds", type=int, default=4)
+    parser.add_argument("--large", action="store_true", help="also N = 100,000")
+    parser.add_argument("--only", default="", help="rows whose work holds this word")
+    parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    if options.case:
-        print(json.dumps(run(*json.loads(options.case), options.repeats)))
-        return
-    report("Kraskov, k = 3", knn_cases(options.large), options.repeats)
-    report("Neural bounds and auto, held out: five pairs of correlation 0.6, 1.116 nats", neural_cases(), options.repeats)
+    peers, load = Peers([*options.peers, sys.executable]), os.getloadavg()[0]
+    head = "| work, N = 10,000 | ours | memory | nats | peers: the commonly used one first | to that | to the fastest | goal | limit (ours / limit) |"
+    lines = [head, "| --- " * 9 + "|"]
+    print("\n".join(lines), flush=True)
+    for row in [*neighbour_rows(N), *copula_rows(N), *neural_rows(), *(large_rows() if options.large else [])]:
+        if options.only.lower() in row.work.lower():
+            lines.append(line(row, peers, options.repeats))
+            print(lines[-1], flush=True)
+    neural = held_out(peers, options.seeds) if options.only.lower() in "mine held out" else []
+    if options.out:
+        versions = ", ".join(f"{name} {v}" for name, v in sorted({mi_peers.NEEDS[w][1]: v for w, v in peers.version.items()}.items()))
+        busy = f"{load:.1f} processes wanted the {os.cpu_count()} cores when it began and {os.getloadavg()[0]:.1f} when it ended"
+        text = [f"# Speed of neighbour, copula and neural estimators\n\n{busy}. Peers: {versions}.\n", __doc__, *lines]
+        text += ["\n## The neural bounds, held out\n", *neural] if neural else []
+        options.out.write_text("\n".join(text) + "\n")
 
 
 if __name__ == "__main__":

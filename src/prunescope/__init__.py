@@ -14,6 +14,8 @@ _HOMES = {
     "prune": "prunescope.pruning",
     "Masks": "prunescope.pruning",
     "Pruner": "prunescope.pruning",
+    "from_torch_prune": "prunescope.integrations.torchprune",
+    "to_torch_prune": "prunescope.integrations.torchprune",
     "InformationPlane": "prunescope.measures.flow",
     "mutual_information": "prunescope.information",
     "entropy": "prunescope.information",
@@ -30,6 +32,7 @@ _HOMES = {
 if TYPE_CHECKING:
     from prunescope.experiments.run import plan, run
     from prunescope.information import entropy, mutual_information
+    from prunescope.integrations.torchprune import from_torch_prune, to_torch_prune
     from prunescope.measures import measure
     from prunescope.measures.flow import InformationPlane
     from prunescope.pruning import Masks, Pruner, prune
@@ -46,12 +49,14 @@ __all__ = [
     "Split",
     "__version__",
     "entropy",
+    "from_torch_prune",
     "load",
     "measure",
     "mutual_information",
     "plan",
     "prune",
     "run",
+    "to_torch_prune",
 ]
 
 

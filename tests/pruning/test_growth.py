@@ -36,7 +36,7 @@ OPTIMIZERS = {
 def test_counts_stay_and_what_grows_starts_from_nothing(way, optimizer):
     model = net()
     optimizer = OPTIMIZERS[optimizer](model.parameters())
-    pruner = ps.Pruner(model, optimizer, sparsity=0.8, dynamic=way, end=40, every=5, seed=3)
+    pruner = ps.Pruner(model, optimizer, sparsity=0.8, dynamic=way, end=40, every=5, seed=3, allocation="uniform")
     counts = {n: int(pruner.masks[n].sum()) for n in HIDDEN}
     assert counts == {"0.weight": 64, "2.weight": round(192 * 0.2)}
     for number in range(1, 45):
@@ -61,7 +61,7 @@ def test_rigl_drops_the_smallest_and_grows_where_the_gradient_is_largest():
     """By hand for one layer: eq. of alg. 1 with share 0.3 / 2 (1 + cos(pi 2 / 10)) at step 2 of 10."""
     model = net()
     optimizer = torch.optim.SGD(model.parameters(), 0.01)
-    pruner = ps.Pruner(model, optimizer, sparsity=0.5, dynamic="rigl", end=10, every=2, grow_fraction=0.3)
+    pruner = ps.Pruner(model, optimizer, sparsity=0.5, dynamic="rigl", end=10, every=2, grow_fraction=0.3, allocation="uniform")
     step(model, optimizer)
     mask = pruner.masks["0.weight"]
     optimizer.zero_grad()
@@ -126,5 +126,9 @@ def test_it_starts_from_masks_or_a_criterion_that_are_given():
     largest = ps.prune(net(), sparsity=0.5, criterion="magnitude")
     model = net()
     optimizer = torch.optim.SGD(model.parameters(), 0.1)
-    chosen = ps.Pruner(model, optimizer, sparsity=0.5, dynamic="set", criterion="magnitude").masks
+    chosen = ps.Pruner(model, optimizer, sparsity=0.5, dynamic="set", criterion="magnitude", allocation="uniform").masks
     assert torch.equal(chosen["0.weight"], largest["0.weight"])
+    model = net()
+    erk = ps.Pruner(model, torch.optim.SGD(model.parameters(), 0.1), sparsity=0.5, dynamic="set").masks
+    expected = ps.prune(net(), sparsity=0.5, criterion="random", allocation="erk")
+    assert erk.counts() == expected.counts()

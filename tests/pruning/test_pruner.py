@@ -301,6 +301,44 @@ def test_units_go_with_their_biases_and_soft_units_too():
         assert (masked_values(model, pruner.masks) == 0).all()
 
 
+@pytest.mark.parametrize("criterion", ["snip", "taylor", "wanda", "sparsegpt", "movement", "apoz"])
+@pytest.mark.parametrize("soft", [False, True])
+def test_criteria_that_look_at_data_score_inside_the_loop(criterion, soft):
+    model = net()
+    initial = {n: p.detach().clone() for n, p in model.named_parameters()}
+    optimizer = sgd(model, momentum=0.9)
+    options = {"granularity": "neuron"} if criterion == "apoz" else {}
+    data = [batch() for _ in range(3)]
+    pruner = ps.Pruner(
+        model, optimizer, criterion=criterion, sparsity=0.5, end=4, every=2, soft=soft, data=data, samples=80,
+        loss_fn=nn.functional.cross_entropy, initial=initial, **options,
+    )  # fmt: skip
+    for number in range(1, 7):
+        x, y = batch()
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(x), y).backward()
+        slopes = [p.grad.clone() for p in model.parameters()]
+        optimizer.step()
+        assert all(torch.equal(p.grad, s) for p, s in zip(model.parameters(), slopes, strict=True)), "scoring leaves gradients alone"
+        assert (masked_values(model, pruner.masks) == 0).all()
+        assert number < 2 or len(pruner.masks)
+    assert removed(pruner.finish()) == [48, 64]
+
+
+def test_patterns_go_at_once_and_soft_patterns_are_chosen_again():
+    model = net()
+    model[0] = nn.Linear(8, 16)
+    optimizer = sgd(model)
+    pruner = ps.Pruner(model, optimizer, sparsity=0.5, schedule="one-shot", granularity="2:4", soft=True, every=1)
+    for _ in range(3):
+        optimizer.zero_grad()
+        model(torch.randn(4, 8)).square().sum().backward()
+        optimizer.step()
+        for name in HIDDEN:
+            assert (pruner.masks[name].view(-1, 4).sum(1) == 2).all()
+            assert (dict(model.named_parameters())[name][~pruner.masks[name]] == 0).all()
+
+
 def test_calibration_data_are_read_once_and_cut():
     from prunescope.pruning.pruner import read_calibration
 
@@ -343,6 +381,8 @@ def test_calibration_data_are_read_once_and_cut():
         ({"threshold": 0.1}, "unknown setting of Pruner 'threshold'"),
         ({"layers": ["fc9"]}, "unknown layer 'fc9'"),
         ({"samples": 0}, "samples 0"),
+        ({"granularity": "2:4"}, 'all or nothing and cannot go by a schedule: use schedule="one-shot"'),
+        ({"granularity": "neuron", "dynamic": "set"}, "exchanges single weights"),
     ],
 )
 def test_settings_that_do_not_fit_are_named(options, words):

@@ -167,3 +167,27 @@ def test_checkpoints_round_trip_and_tied_weights_stay_tied(tmp_path):
         load_weights(nn.Linear(5, 8), tmp_path / "w.safetensors")
     with pytest.raises(StoreError, match="could not be written"):
         save_weights(model, tmp_path / "no" / "such" / "folder")
+
+
+@pytest.mark.parametrize(
+    "schedule", [{}, {"schedule": "cosine"}, {"schedule": "milestones", "milestones": [2, 4]}], ids=["constant", "cosine", "steps"]
+)
+def test_a_training_from_an_epoch_on_is_the_rest_of_the_whole(schedule):
+    """Plain gradient descent remembers nothing: weights of epoch 3 and the rest of the schedule give the same end."""
+    whole, rest, data = net(), net(), problem()
+    settings = TrainingConfig(epochs=6, batch_size=16, lr=0.2, **schedule)
+    kept, rates = {}, []
+
+    class Keep:
+        def epoch_end(self, state):
+            rates.append(state.optimizer.param_groups[0]["lr"])
+            if state.epoch == 3:
+                kept.update({n: v.clone() for n, v in state.model.state_dict().items()})
+
+    train(whole, data, settings, seed=2, listeners=[Keep()])
+    first, rates[:] = list(rates), []
+    rest.load_state_dict(kept)
+    state = train(rest, data, settings.model_copy(update={"from_epoch": 3}), seed=2, listeners=[Keep()])
+    assert state.epoch == 6
+    assert rates == pytest.approx(first[3:])
+    assert torch.equal(weights(rest), weights(whole))

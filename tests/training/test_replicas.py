@@ -71,6 +71,7 @@ SETTINGS = {  # 100 steps or a little more, of 16 batches an epoch
     "adam, weight decay, cosine": TrainingConfig(
         epochs=7, batch_size=16, optimizer="adam", lr=3e-3, weight_decay=0.01, schedule="cosine"
     ),
+    "from epoch 2, cosine": TrainingConfig(epochs=9, from_epoch=2, batch_size=16, lr=0.05, schedule="cosine"),
     "adamw, last batch smaller": TrainingConfig(epochs=6, batch_size=15, optimizer="adamw", lr=3e-3, weight_decay=0.1),
     "last batch dropped": TrainingConfig(epochs=7, batch_size=15, lr=0.07, drop_last=True),
     "full batch": TrainingConfig(epochs=100, batch_size="full", lr=0.1),

@@ -18,8 +18,9 @@ from scipy.special import gammaln
 from torch import Generator, Tensor
 
 from prunescope.information.discrete import FEW_A_CELL
-from prunescope.information.neighbours import Floats, Integers, Metric, search
+from prunescope.information.neighbours import search
 from prunescope.information.raw import Raw
+from prunescope.information.tiles import Floats, Integers, Metric
 from prunescope.registry import estimators
 from prunescope.rng import numpy_generator, torch_generator
 from prunescope.types import EstimateError

@@ -69,8 +69,8 @@ def _sort(column: NDArray[Any], places: Integers, same: NDArray[np.bool_]) -> No
     """Sample numbers (n,) in rising order of the column's values into `places`; `same` where a value equals the one before it."""
     n, wide = len(column), column.dtype == np.float64
     low = max(1, (n - 1).bit_length()) if wide else 32
-    bits = column.view(np.int64 if wide else np.int32)
-    top = np.iinfo(bits.dtype)
+    bits: NDArray[Any] = column.view(np.int64 if wide else np.int32)
+    top = np.iinfo(np.int64 if wide else np.int32)
     rising = (bits >> (top.bits - 1)) & top.max ^ bits  # of negative values the larger bits are the smaller
     if wide:
         np.bitwise_and(rising, -(1 << low), out=places)

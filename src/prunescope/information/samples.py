@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from prunescope.information.discrete import label_entropy
-from prunescope.information.gaussian import normal_scores
 from prunescope.information.partition import row_symbols, symbols
+from prunescope.information.ranks import normal_scores
 from prunescope.types import EstimateError
 
 Kind = Literal["continuous", "discrete", "mixed"]

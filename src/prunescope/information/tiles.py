@@ -26,7 +26,7 @@ CACHED = 160_000  # whole numbers that a pass over a column keeps in a cache of 
 class Tiles(Protocol):
     """Distances of some rows to all samples in one block, in units of its own that rise with the distance."""
 
-    kind: type[np.generic]
+    kind: Any
     weight: float  # how much larger than usual its tiles should be
 
     def tile(self, rows: Integers, out: NDArray[Any]) -> None:
@@ -39,7 +39,7 @@ class Tiles(Protocol):
 class MatrixProducts:
     """Squared Euclidean distances as one float32 matrix product; columns (n, d) are centred and scaled to about 1."""
 
-    kind = np.float32
+    kind: Any = np.float32
 
     def __init__(self, columns: Floats, scale: float) -> None:
         scaled = columns / scale
@@ -65,7 +65,8 @@ class MatrixProducts:
 class WholeNumbers:
     """Maximum-norm distances of columns rounded to 15-bit whole numbers: twice as many fit a vector register as float32."""
 
-    kind, weight = np.int16, 4.0
+    kind: Any = np.int16
+    weight = 4.0
 
     def __init__(self, columns: Floats, scale: float) -> None:
         self.columns, self.scale = np.ascontiguousarray(np.rint(columns.T / scale).astype(np.int16)), scale
@@ -96,7 +97,8 @@ class WholeNumbers:
 class Exact:
     """Float64 distances, for data on which the fast tiles settle too little (heavy tails, blocks of very different scale)."""
 
-    kind, weight = np.float64, 1.0
+    kind: Any = np.float64
+    weight = 1.0
 
     def __init__(self, columns: Floats, metric: Metric) -> None:
         self.columns, self.metric = columns, {"max": "chebyshev", "euclidean": "euclidean"}[metric]

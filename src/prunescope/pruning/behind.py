@@ -40,9 +40,10 @@ class Behind:
         self._noted = {n: p.detach().clone() for n, p in model.named_parameters()}
 
     def cover(self, masks: Masks) -> None:
-        """From now on the parameters of `masks` have dense values: those that were noted."""
-        self._dense = {n: self._noted[n] for n in masks}
-        self._live, self._noted = list(masks.parameters().values()), {}
+        """From now on the parameters of `masks` have dense values: those of now where they are kept, those that were noted elsewhere."""
+        parameters = masks.parameters()
+        self._dense = {n: torch.where(m.to(parameters[n].device), parameters[n].detach(), self._noted[n]) for n, m in masks.items()}
+        self._live, self._noted = list(parameters.values()), {}
 
     def state_dict(self) -> dict[str, Tensor]:
         """The dense values by name."""

@@ -18,12 +18,13 @@ from torch.utils.hooks import RemovableHandle
 from prunescope import rng
 from prunescope.pruning import growth, oneshot
 from prunescope.pruning.behind import Behind
+from prunescope.pruning.granularity import fixed_sparsity
 from prunescope.pruning.masks import Keeper, Masks
 from prunescope.pruning.schedules import between
 from prunescope.pruning.signals import LossFunction
 from prunescope.pruning.targets import Target, targets
 from prunescope.pruning.wrapping import distributed, from_first, plain, unwrapped
-from prunescope.registry import Entry, schedules, unknown
+from prunescope.registry import Entry, granularities, schedules, unknown
 from prunescope.types import ConfigError, PruningError, Split
 
 UPDATES = 10  # where no end is given, the schedule has this many steps of `every`
@@ -39,8 +40,9 @@ class Pruner:
     data         calibration set of criteria that need one: a Split, (inputs, labels) or a loader; its first `samples` are read once, now
     loss_fn      (outputs, labels) -> mean loss, for criteria that need gradients
     masks        earlier masks: they stay in force; with `dynamic` they are where it starts
-    dynamic      "set" or "rigl": sparse from the first step (random masks unless `masks` or `criterion` are given), and at every update
-                 up to `end` a share of each layer's weights goes and as many grow; it begins with `grow_fraction`
+    dynamic      "set" or "rigl": sparse from the first step (random masks with allocation "erk", unless `masks`, `criterion` or
+                 `allocation` are given), and at every update up to `end` a share of each layer's weights goes and as many grow; it
+                 begins with `grow_fraction`
     soft         straight-through: the model computes with masked weights, the gradients reach all of them, and masks are chosen anew at
                  every update from weights that went on learning behind them (Bengio et al. 2013; Lin et al. 2020, alg. 1)
     automatic    steps are counted by a hook of the optimiser; False: you call `step()` after each step of the optimiser
@@ -92,6 +94,7 @@ class Pruner:
         self.end = self._last(end)
         self._check(samples)
         self._how = {**_checked(pruning), "loss_fn": loss_fn}
+        self._check_granularity()
         self._how["data"] = read_calibration(data, samples, next(self.model.parameters()).device)
         self._targets = self._trainable_targets()
         self.steps, self.level = 0, 0.0
@@ -149,9 +152,19 @@ class Pruner:
         self.steps, self.level = int(state["steps"]), float(state["level"])
         self._hold(masks)
 
+    def _check_granularity(self) -> None:
+        name = self._how.get("granularity", "weight")
+        entry = granularities.get(name)
+        stated = {**entry.traits.get("stated", {}), **{k: v for k, v in (self._how.get("options") or {}).items() if k in entry.options}}
+        if fixed_sparsity(entry, stated) is not None and self._schedule.name != "one-shot":
+            raise ConfigError(f'granularity {name!r} is all or nothing and cannot go by a schedule: use schedule="one-shot"')
+        if self.dynamic is not None and name != "weight":
+            raise ConfigError(f"dynamic exchanges single weights: granularity {name!r} does not fit, use 'weight'")
+
     def _begin(self, masks: Masks | None) -> None:
         if self.dynamic is not None:
             self._how.setdefault("criterion", "random")
+            self._how.setdefault("allocation", "erk")
             self._adopt(masks if masks is not None else self._pruned(self.sparsity, None))
             self.level = self.sparsity
             return
