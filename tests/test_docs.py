@@ -95,6 +95,20 @@ def test_how_to_experiment_runs_and_its_records_are_read(tmp_path, monkeypatch):
     assert set(scope["final"]["variant"]) == {"unpruned", "only the first layer"}
 
 
+def test_criteria_page_runs_and_names_every_criterion(tmp_path, monkeypatch):
+    import prunescope.pruning  # noqa: F401 (fills the registry)
+    from prunescope.registry import criteria
+
+    monkeypatch.chdir(tmp_path)
+    page = ROOT / "docs" / "science" / "criteria.md"
+    assert sorted(re.findall(r"^\| `([\w-]+)` \|", page.read_text(), flags=re.MULTILINE)) == sorted(criteria.names())
+    code = blocks(page, "python")
+    assert len(code) == 1
+    scope: dict = {}
+    exec(compile(code[0], "criteria.md", "exec"), scope)
+    assert (scope["net"][0].weight == 0).any()
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_links_lead_to_files_that_are_there(page):
     for target in re.findall(r"\]\(([^)#]+)", page.read_text()):

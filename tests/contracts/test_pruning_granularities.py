@@ -94,7 +94,7 @@ def prune_and_check(kind: str, granularity: str, criterion: str, allocation: str
     model = network(kind)
     options = {"criterion": criterion, "granularity": granularity, "allow_empty": True, **setting(kind, criterion)}
     options |= {"table": {"*": 0.5}} if allocation == "table" else {"sparsity": 0.5, "allocation": allocation}
-    if isinstance(found, str) or (refused := refusal(found, granularity, criterion, allocation)):
+    if isinstance(found, str) or (refused := refusal(found, granularity, criterion, allocation, kind)):
         words = found if isinstance(found, str) else refused
         with pytest.raises(ps.PrunescopeError) as caught:
             ps.prune(model, **options)
@@ -112,12 +112,19 @@ def prune_and_check(kind: str, granularity: str, criterion: str, allocation: str
         assert sum(int(r.sum()) for r in removed) == round(0.5 * sum(g.pieces for g in found))
 
 
-def refusal(found: list[Group], granularity: str, criterion: str, allocation: str) -> str:
+def refusal(found: list[Group], granularity: str, criterion: str, allocation: str, kind: str) -> str:
     """Why a combination makes no sense; empty where it does."""
     entry = criteria.get(criterion)
     if granularity == "n:m" and allocation == "table":
         return "removes exactly 0.5"
-    return "scores whole units" if entry.traits.get("level") == "unit" and not all(g.unit for g in found) else ""
+    if entry.traits.get("level") != "unit":
+        return ""
+    if not all(g.unit for g in found):
+        return "scores whole units"
+    kinds = {t.name: t.kind for t in targets.targets(network(kind))}
+    inside = any(kinds[s.parameter] == "other" for g in found for s in g.scored)  # gates of an LSTM, packed projections of attention
+    needed = {"norm_scales"} | ({"unit_statistics", "unit_samples"} if inside else set())  # no network has a norm after all its layers
+    return "".join(f"signal {n!r}" for n in entry.needs if n in needed)
 
 
 def gone(group: Group, masks: ps.Masks) -> torch.Tensor:

@@ -95,7 +95,8 @@ def damped(fisher: Tensor, alive: Tensor, damping: float) -> Tensor:
 def surgeon(weight: Tensor, choice: Choice, block_fisher: Tensor, *, damping: float = 0.01) -> tuple[Tensor, Tensor]:
     """The mask as it was chosen, and the weights that minimise dw^T F dw / 2 with the removed ones at 0, in the weight's unit.
 
-    Block by block and for all removed weights of a block at once: dw_K = F_KK^-1 F_KQ w_Q. Kurtic et al. 2022, arXiv:2203.07259, eq. 6.
+    Block by block and for all removed weights of a block at once: dw_K = F_KK^-1 F_KQ w_Q.
+    Kurtic et al. 2022, arXiv:2203.07259, group update.
     """
     block = block_fisher.shape[-1]
     flat = weight.double().flatten()

@@ -22,7 +22,7 @@ def apoz(weight: Tensor, unit_statistics: UnitStatistics) -> Tensor:
     """
     if not unit_statistics.activated:
         raise PruningError(
-            f"criterion 'apoz': no activation function follows the layer of shape {tuple(weight.shape)}, so no zeros can be counted: "
+            f"criterion 'apoz': no activation function follows {unit_statistics.name}, so no zeros can be counted: "
             "exclude the layer, or choose activation-mean or activation-variance"
         )
     return 1 - unit_statistics.zeros

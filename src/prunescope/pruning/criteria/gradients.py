@@ -32,7 +32,7 @@ def snip(weight: Tensor, gradient: Tensor) -> Tensor:
 
 @criteria("grasp", needs=("hessian_gradient",), source="Wang, Zhang & Grosse 2020, arXiv:2002.07376, eq. 8", units="signed-sum")
 def grasp(weight: Tensor, hessian_gradient: Tensor) -> Tensor:
-    """w (H g): half the first-order loss of squared gradient norm when a weight goes, in units of loss squared; shape of `weight`, signed.
+    """w (H g), loss squared a squared unit of weight; shape of `weight`, signed: half of what |g|^2 loses when a weight goes.
 
     The paper's score with its sign turned, so that what raises the gradient flow by going goes first. The authors' program divides the
     logits by 200 first; a loss_fn can do so here. Meant for allocation "global" at initialisation.
@@ -44,7 +44,7 @@ def grasp(weight: Tensor, hessian_gradient: Tensor) -> Tensor:
 
 
 @criteria(
-    "synflow", needs=("synaptic_flow",), source="Tanaka et al. 2020, arXiv:2006.05467, eq. 5 and algorithm 1",
+    "synflow", needs=("synaptic_flow",), source="Tanaka et al. 2020, arXiv:2006.05467, algorithm 1",
     units="signed-sum", rounds=100,
 )  # fmt: skip
 def synflow(weight: Tensor, synaptic_flow: Tensor, *, rounds: int = 100) -> Tensor:

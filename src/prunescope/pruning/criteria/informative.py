@@ -106,7 +106,7 @@ def _labels(samples: UnitSamples) -> Tensor:
 
 
 def _label_information(values: Tensor, labels: Tensor, estimator: str, settings: Mapping[str, Any] | None) -> Tensor:
-    found = mutual_information(values, labels, estimator, **(settings or {}))
+    found = mutual_information(values, labels, estimator, uncertainty=None, **(settings or {}))
     assert isinstance(found, list)
     return torch.tensor([e.value for e in found], dtype=torch.float64)
 

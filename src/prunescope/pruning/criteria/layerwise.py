@@ -26,7 +26,7 @@ def wanda(weight: Tensor, input_norms: Tensor, *, compare: Literal["row", "layer
 
 
 @criteria(
-    "sparsegpt", needs=("input_moments",), source="Frantar & Alistarh 2023, arXiv:2301.00774, eq. 3 and algorithm 1",
+    "sparsegpt", needs=("input_moments",), source="Frantar & Alistarh 2023, arXiv:2301.00774, algorithm 1",
     units="signed-sum", solver=layerwise_surgeon,
 )  # fmt: skip
 def sparsegpt(

@@ -10,7 +10,7 @@ from prunescope.pruning.solvers import damped, surgeon
 from prunescope.registry import criteria
 
 
-@criteria("taylor", needs=("gradient",), source="Molchanov et al. 2019, arXiv:1906.10771, eq. 6 and 8", units="squared-sum")
+@criteria("taylor", needs=("gradient",), source="Molchanov et al. 2019, arXiv:1906.10771, sec. 3.1, first order", units="squared-sum")
 def taylor(weight: Tensor, gradient: Tensor) -> Tensor:
     """w dL/dw, the first-order change of the loss; of a piece the square of the sum over all its weights, in squared units of loss.
 
@@ -23,8 +23,9 @@ def taylor(weight: Tensor, gradient: Tensor) -> Tensor:
 
 
 @criteria(
-    "taylor-second", needs=("gradient", "hessian_weight"), source="Molchanov et al. 2019, arXiv:1906.10771, eq. 7", units="squared-sum"
-)
+    "taylor-second", needs=("gradient", "hessian_weight"), source="Molchanov et al. 2019, arXiv:1906.10771, sec. 3.1, second order",
+    units="squared-sum",
+)  # fmt: skip
 def taylor_second(weight: Tensor, gradient: Tensor, hessian_weight: Tensor) -> Tensor:
     """w g - w (H w) / 2, as the paper writes the second-order change; of a piece the square of the sum, in squared units of loss.
 
@@ -36,7 +37,7 @@ def taylor_second(weight: Tensor, gradient: Tensor, hessian_weight: Tensor) -> T
     return weight * gradient - weight * hessian_weight / 2
 
 
-@criteria("obd", needs=("hessian_diagonal",), source="LeCun, Denker & Solla 1989, eq. 5", units="signed-sum")
+@criteria("obd", needs=("hessian_diagonal",), source="LeCun, Denker & Solla 1989, saliency h u^2 / 2", units="signed-sum")
 def obd(weight: Tensor, hessian_diagonal: Tensor) -> Tensor:
     """w^2 h / 2, h the diagonal of the Hessian: change of the loss at a minimum, in units of loss; shape of `weight`; summed over a piece.
 
@@ -64,7 +65,7 @@ def obs_diagonal(weight: Tensor, squared_gradient: Tensor) -> Tensor:
 
 
 @criteria(
-    "obs-block", needs=("block_fisher",), source="Singh & Alistarh 2020, arXiv:2004.14340, eq. 5; Hassibi & Stork 1992, eq. 5",
+    "obs-block", needs=("block_fisher",), source="Singh & Alistarh 2020, arXiv:2004.14340, pruning statistic; Hassibi & Stork 1992, eq. 5",
     units="signed-sum", solver=surgeon,
 )  # fmt: skip
 def obs_block(weight: Tensor, block_fisher: Tensor, *, damping: float = 0.01, update: bool = True) -> Tensor:
@@ -73,7 +74,7 @@ def obs_block(weight: Tensor, block_fisher: Tensor, *, damping: float = 0.01, up
     block     weights a block of F has, in index order (an option of the signal)
     damping   F + damping x (mean of its diagonal) x identity is inverted; weights that are exactly 0 are left out of F
     update    after selection the kept weights of each block make up for the removed ones together (Kurtic et al. 2022, arXiv:2203.07259,
-              eq. 6), instead of one by one: the model's kept weights change
+              group update), instead of one by one: the model's kept weights change
 
     >>> fisher = torch.tensor([[[2.0, 1.0], [1.0, 2.0]]], dtype=torch.float64)  # its inverse has 2/3 on the diagonal
     >>> [round(v, 12) for v in obs_block(torch.tensor([1.0, 2.0]), fisher, damping=0.0).tolist()]

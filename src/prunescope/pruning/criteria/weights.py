@@ -34,7 +34,7 @@ def movement(weight: Tensor, initial_weights: Tensor) -> Tensor:
     return (weight - initial_weights).abs()
 
 
-@criteria("movement-direction", needs=("initial_weights",), source="Sanh et al. 2020, arXiv:2005.07683, eq. 4", units="signed-sum")
+@criteria("movement-direction", needs=("initial_weights",), source="Sanh et al. 2020, arXiv:2005.07683, sec. 4", units="signed-sum")
 def movement_direction(weight: Tensor, initial_weights: Tensor) -> Tensor:
     """(w^2 - w0^2) / 2, movement away from zero as important, squared unit of the weight; shape of `weight`; of a piece: the sum.
 
@@ -57,7 +57,7 @@ def magnitude_increase(weight: Tensor, initial_weights: Tensor) -> Tensor:
     return weight.abs() - initial_weights.abs()
 
 
-@criteria("lamp", source="Lee et al. 2021, arXiv:2010.07611, eq. 1", units="norm")
+@criteria("lamp", source="Lee et al. 2021, arXiv:2010.07611, LAMP score", units="norm")
 def lamp(weight: Tensor) -> Tensor:
     """w^2 over the sum of the squares of all weights of the layer that are not smaller, in [0, 1], float64; shape of `weight`.
 
@@ -74,7 +74,7 @@ def lamp(weight: Tensor) -> Tensor:
     return scores.view_as(weight)
 
 
-@criteria("fpgm", needs=("out_dim",), source="He et al. 2019, arXiv:1811.00250, eq. 4 and 6", level="unit")
+@criteria("fpgm", needs=("out_dim",), source="He et al. 2019, arXiv:1811.00250, sec. 3.3", level="unit")
 def fpgm(weight: Tensor, out_dim: int) -> Tensor:
     """Sum of the Euclidean distances from each unit's weights to those of all units of its layer, in the weight's unit, (units,) float64.
 

@@ -29,19 +29,19 @@ def hessian_gradient(calibration: Calibration) -> dict[str, Tensor]:
     return _product(calibration, "hessian_gradient", weights, g)
 
 
-@signals("hessian_weight", source="Molchanov et al. 2019, arXiv:1906.10771, eq. 7; product by Pearlmutter 1994")
+@signals("hessian_weight", source="Molchanov et al. 2019, arXiv:1906.10771, sec. 3.1; product by Pearlmutter 1994")
 def hessian_weight(calibration: Calibration) -> dict[str, Tensor]:
     """H w of the mean loss, loss a unit of weight; H and w run over all prunable weights; shape of each weight, float64."""
     weights = list(prunable(calibration.model).values())
     return _product(calibration, "hessian_weight", weights, [w.detach() for w in weights])
 
 
-@signals("hessian_diagonal", needs=("generator",), source="Hutchinson probes: Bekas, Kokiopoulou & Saad 2007, eq. 1")
+@signals("hessian_diagonal", needs=("generator",), source="Hutchinson probes: Bekas, Kokiopoulou & Saad 2007")
 def hessian_diagonal(calibration: Calibration, *, probes: int | None = None) -> dict[str, Tensor]:
     """d2L/dw2 of the mean loss for each weight, loss a squared unit of weight; shape of each weight, float64.
 
     probes   None: exact, one backward pass a weight, for up to 1,024 weights in all, else 100 probes; a number: the mean of z * (H z)
-             over that many random sign vectors z, which is unbiased with variance 2 x (sum of squares beside the diagonal) / probes
+             over that many random sign vectors z, unbiased, with variance (sum of squares in the row beside the diagonal) / probes
     """
     weights = [t.parameter for t in calibration.targets]
     exact = probes is None and sum(w.numel() for w in weights) <= EXACT

@@ -21,7 +21,7 @@ ACTIVATIONS = tuple(
 )
 
 
-@signals("synaptic_flow", source="Tanaka et al. 2020, arXiv:2006.05467, eq. 5")
+@signals("synaptic_flow", source="Tanaka et al. 2020, arXiv:2006.05467, algorithm 1")
 def synaptic_flow(calibration: Calibration) -> dict[str, Tensor]:
     """dR/d|w| of R = 1^T prod |W_l| 1, the sum of outputs for an input of ones, unitless; shape of each weight, float64, not negative.
 

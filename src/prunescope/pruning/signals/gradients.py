@@ -51,7 +51,7 @@ def summed(
     return [s / total for s in sums]
 
 
-@signals("squared_gradient", source="diagonal empirical Fisher: Singh & Alistarh 2020, arXiv:2004.14340, eq. 3")
+@signals("squared_gradient", source="diagonal empirical Fisher: Singh & Alistarh 2020, arXiv:2004.14340, empirical Fisher")
 def squared_gradient(calibration: Calibration) -> dict[str, Tensor]:
     """Mean over the samples of (dL_n/dw)^2, loss squared a squared unit of weight; shape of each weight, float64."""
     sums: dict[str, Tensor] = {}
@@ -64,7 +64,7 @@ def squared_gradient(calibration: Calibration) -> dict[str, Tensor]:
     return finite("squared_gradient", {name: s / total for name, s in sums.items()})
 
 
-@signals("block_fisher", source="Singh & Alistarh 2020, arXiv:2004.14340, eq. 3 and sec. 3.2 (blocks)")
+@signals("block_fisher", source="Singh & Alistarh 2020, arXiv:2004.14340, empirical Fisher in blocks")
 def block_fisher(calibration: Calibration, *, block: int = 50) -> dict[str, Tensor]:
     """Mean over the samples of g g^T within blocks of `block` weights in index order, loss squared a squared unit of weight.
 

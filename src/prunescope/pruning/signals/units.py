@@ -33,7 +33,7 @@ PASSING = {
 class UnitStatistics:
     """Of each unit's activation over samples and positions, (units,) float64: mean, mean of the size, variance, share of zeros.
 
-    `activated` says whether an activation function was found after the layer; else the figures are of the layer's own output.
+    `activated` says whether an activation function was found after the layer `name`; else the figures are of the layer's own output.
     """
 
     mean: Tensor
@@ -41,6 +41,7 @@ class UnitStatistics:
     variance: Tensor
     zeros: Tensor
     activated: bool
+    name: str = "the layer"
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ def unit_statistics(calibration: Calibration) -> dict[str, UnitStatistics]:
     for name, values, _, _ in _passes(calibration, "unit_statistics"):
         part = (values.double() - means[name][0][:, None]).square().sum((0, 2))
         squares[name] = squares[name] + part if name in squares else part
-    return {n: UnitStatistics(m[0], m[1], squares[n] / counts[n], m[2], found[n]) for n, m in means.items()}
+    return {n: UnitStatistics(m[0], m[1], squares[n] / counts[n], m[2], found[n], n) for n, m in means.items()}
 
 
 @signals("unit_samples", source="the activations themselves, pooled by their mean over positions")
