@@ -14,14 +14,15 @@ from torch import Tensor, nn
 
 from prunescope.pruning.coupling import contraction, convolution, movement, recurrent
 from prunescope.pruning.coupling.channels import Ledger, State, Value
-from prunescope.pruning.coupling.rules import Call, rule_of
+from prunescope.pruning.coupling.pointwise import pointwise
+from prunescope.pruning.coupling.rules import RULES, Call, Rule
 from prunescope.pruning.coupling.statistics import shapes_of
 from prunescope.pruning.coupling.trace import Trace
 
 RULE_FILES = (contraction, convolution, movement, recurrent)  # importing them registers their rules
 LARGEST_CONSTANT = 1 << 22
 STATISTICS = ("running_mean", "running_var")
-FILLED = {"new_zeros": 0.0, "zeros_like": 0.0, "new_ones": 1.0, "ones_like": 1.0, "new_full": 0.0, "full_like": 0.0, "fill": 0.0, "zero": 0.0}
+FILLED = dict.fromkeys(("new_zeros", "zeros_like", "new_full", "full_like", "fill", "zero"), 0.0) | {"new_ones": 1.0, "ones_like": 1.0}
 SCOPES = ("wrap_with_set_grad_enabled", "wrap_with_autocast")
 
 
@@ -133,6 +134,18 @@ class Walk:
         if isinstance(argument, torch.fx.Node):
             return self.values[argument]
         return [self._argument(a) for a in argument] if isinstance(argument, list | tuple) else argument
+
+
+def rule_of(target: Any) -> tuple[str, Rule | None]:
+    """The name of an operation and its rule; None where there is none."""
+    schema = getattr(target, "_schema", None)
+    if schema is None:
+        return str(target), None
+    name = schema.name.split("::")[-1]
+    found = RULES.get(name) or (RULES.get(name.rstrip("_")) if schema.is_mutable else None)
+    if found is None and torch.Tag.pointwise in target.tags:
+        found = pointwise
+    return name, found
 
 
 def _live(outputs: Sequence[torch.fx.Node]) -> set[torch.fx.Node]:
