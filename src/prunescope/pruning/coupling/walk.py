@@ -115,8 +115,15 @@ class Walk:
         call = Call(self.ledger, target, arguments, shapes, name.rstrip("_") if target._schema.is_mutable else name, tensors)
         if not any(t.labels for t in tensors):
             folded = _folded(call) if not call.data and _reproducible(target) else None
-            return folded if folded is not None else call.result()
-        return call.opaque(f"no rule for {name}") if found is None else found(call)
+            if folded is not None:
+                return folded
+            return movement.expand(call) if name in movement.EXPANDING else call.result()
+        if found is None:
+            return call.opaque(f"no rule for {name}")
+        try:
+            return found(call)
+        except (RuntimeError, ValueError, TypeError, LookupError, StopIteration) as error:  # a form of the operation that its rule misses
+            return call.opaque(f"the rule for {name} does not cover this use ({type(error).__name__})")
 
     def _bound(self, node: torch.fx.Node) -> dict[str, Any]:
         """The arguments by the schema's names, defaults filled in."""
