@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from prunescope import cli
+from prunescope.registry import granularities
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -82,6 +83,16 @@ def test_how_to_tickets_are_planned(tmp_path, monkeypatch, capsys):
     (tmp_path / "tickets.toml").write_text(code)
     assert prunescope(monkeypatch, "prunescope run tickets.toml", "--dry-run") == 0
     assert "110 trials" in capsys.readouterr().out
+
+
+def test_how_to_granularities(capsys):
+    code = next(b for b in blocks(HOW_TO, "python") if "couple(net" in b)
+    scope: dict = {}
+    exec(compile(code, "how-to.md", "exec"), scope)
+    assert capsys.readouterr().out.strip() == re.search(r"report\(\)\)  # (.*)", code)[1]
+    assert scope["masks"].counts()["3.weight"] == (1440, 2880)
+    named = re.findall(r"^\| (`.*?) \|", HOW_TO.read_text(), flags=re.MULTILINE)
+    assert {n for cell in named for n in re.findall(r"`(.*?)`", cell)} - {"2:4"} == set(granularities.names())
 
 
 @pytest.mark.slow

@@ -83,7 +83,7 @@ def test_calibration_data_serve_as_example_inputs(data):
 
 def transformer() -> tuple[nn.Module, torch.Tensor]:
     torch.manual_seed(0)
-    blocks = Block(16, Fused(16, 4, False)), Block(16, Fused(16, 4, True))
+    blocks = (Block(16, Fused(16, 4, False)), Block(16, Fused(16, 4, True)))
     model = nn.Sequential(nn.Linear(6, 16), *blocks, nn.LayerNorm(16), nn.Linear(16, 3))
     return randomised(model), torch.randn(2, 5, 6)
 

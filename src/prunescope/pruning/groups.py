@@ -7,12 +7,12 @@ that are coupled through the network (residual sums, attention heads) have a slo
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
-from prunescope.pruning.layouts import Layout, Spans
+from prunescope.pruning.layouts import Layout, Spans, Whole
 from prunescope.pruning.select import every
 from prunescope.pruning.targets import Target
 
@@ -36,7 +36,7 @@ class Group:
 
     unit       whether a piece is a unit's whole output, so that unit-wise criteria apply and companions go with it
     pattern    (n, m): of every m consecutive pieces exactly n are kept, whatever the budget; None: any may go
-    members    groups of one piece each that are this group's pieces, where these stand in different tensors (whole layers)
+    members    groups of one piece each that are this group's pieces and are scored one by one: whole layers, in tensors of their own
     """
 
     name: str
@@ -61,8 +61,9 @@ def layer_group(target: Target, layout: Layout, *, unit: bool = False, pattern: 
 
 
 def gathered(name: str, members: Sequence[Group]) -> Group:
-    """One group whose pieces are the `members`, groups of one piece each."""
-    return Group(name, len(members), tuple(s for m in members for s in m.slots), members=tuple(members))
+    """One group whose pieces are the `members`, groups of one piece each that covers its tensors wholly."""
+    slots = tuple(replace(s, layout=Whole(i, len(members))) for i, m in enumerate(members) for s in m.slots)
+    return Group(name, len(members), slots, members=tuple(members))
 
 
 def masks_of(
@@ -74,8 +75,8 @@ def masks_of(
     """
     shapes = {n: p.shape for n, p in model.named_parameters(remove_duplicate=False)}
     found: dict[str, Tensor] = {}
-    single = [(m, kept[g.name][i : i + 1]) for g in groups for i, m in enumerate(g.members)]
-    for group, pieces in [*((g, kept[g.name]) for g in groups if not g.members), *single]:
+    for group in groups:
+        pieces = kept[group.name]
         untouched = every(pieces)  # then only the weights are named
         for slot in group.slots:
             if (untouched and not slot.scored) or (slot.companion and not companions):

@@ -89,3 +89,25 @@ class Viewed:
         """The mask of a tensor of `shape`."""
         seen = Spans(self.spans).expand(kept, torch.Size(self.view)).view([shape[d] for d in self.order])
         return seen.permute([self.order.index(d) for d in range(len(shape))]).contiguous()
+
+
+@dataclass(frozen=True)
+class Whole:
+    """One piece of `pieces` that is the whole tensor: `piece` is its number, and no other piece has a share in the tensor.
+
+    >>> Whole(1, 2).expand(torch.tensor([True, False]), torch.Size([1, 2])).tolist()
+    [[False, False]]
+    """
+
+    piece: int
+    pieces: int
+
+    def fold(self, values: Tensor) -> Tensor:
+        """(pieces, members): zeros for the pieces that have no share."""
+        rows = values.new_zeros(self.pieces, values.numel())
+        rows[self.piece] = values.flatten()
+        return rows
+
+    def expand(self, kept: Tensor, shape: torch.Size) -> Tensor:
+        """The mask of a tensor of `shape`."""
+        return kept[self.piece].expand(shape).contiguous()

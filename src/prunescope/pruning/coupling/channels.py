@@ -45,12 +45,14 @@ class Value:
 
     data    whether it depends on the network's inputs
     const   its value, for a constant of the graph that is neither input nor parameter
+    flat    dimensions along which it was expanded, so that it is the same all along them
     """
 
     shape: tuple[int, ...]
     labels: tuple[Label, ...] = ()
     data: bool = False
     const: Tensor | None = None
+    flat: frozenset[int] = frozenset()
 
     def along(self, dim: int) -> list[Label]:
         """The labels that run along a dimension (negative counts from the end)."""

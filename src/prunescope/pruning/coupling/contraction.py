@@ -92,7 +92,8 @@ def _passed(
         rest = [d for d in range(len(names)) if d not in order]
         moved = []
         for label in labels:
-            ids = label.ids.permute([*order, *rest]).flatten(len(order))[..., 0]
+            ids = label.ids.permute([*order, *rest])
+            ids = ids.flatten(len(order))[..., 0] if rest else ids
             moved.append(Label(ids.reshape([1 if d is None else label.ids.shape[d] for d in known]), label.state))
             if not value.data and any(v.data for v in operands):
                 ledger.mark(label.ids, "producer")

@@ -75,7 +75,13 @@ def squeeze(call: Call) -> Result:
 def expand(call: Call) -> Result:
     """Repeated along new or single dimensions: no channel runs along these."""
     lead = len(call.shape) - len(call.input.shape)
-    return call.result(replace(label, ids=label.ids.view([1] * lead + list(label.ids.shape))) for label in call.input.labels)
+    labels = tuple(replace(label, ids=label.ids.view([1] * lead + list(label.ids.shape))) for label in call.input.labels)
+    old = (1,) * lead + call.input.shape
+    flat = frozenset(d for d, size in enumerate(call.shape) if size != old[d] or d < lead)
+    return Value(call.shape, labels, call.data, None, flat)
+
+
+EXPANDING = ("expand", "expand_as", "broadcast_to", "expand_copy")
 
 
 @rule("slice", "select", "narrow", "split", "split_with_sizes", "chunk", "unbind", "tensor_split", "flip", "roll", "slice_copy",
@@ -115,6 +121,8 @@ def _moved(call: Call, dims: Iterable[int]) -> Result:
 
 def _applied(call: Call, ids: Tensor) -> Any:
     """What the operation makes of the channel numbers."""
+    if call.name == "im2col":  # not there for whole numbers; doubles hold them exactly
+        return run(call.target, {n: (ids.double() if a is call.input else a) for n, a in call.arguments.items()}).long()
     arguments = {n: (ids if a is call.input else a) for n, a in call.arguments.items()}
     return run(call.target, arguments)
 
@@ -267,9 +275,12 @@ def looked_up(call: Call) -> Result:
         if label.dims & dims:
             call.ledger.freeze(label.ids, "its places are looked up by an index")
             continue
-        shape = list(label.ids.shape)
+        ids = label.ids
+        if call.name == "gather":  # it may take fewer places along the other dimensions
+            ids = ids[tuple(slice(0, n) if ids.shape[d] > 1 else slice(None) for d, n in enumerate(call.shape))]
+        shape = list(ids.shape)
         kept = [s for d, s in enumerate(shape) if d not in dims]
-        labels.append(replace(label, ids=label.ids.reshape([*kept[:place], *[1] * width, *kept[place:]])))
+        labels.append(replace(label, ids=ids.reshape([*kept[:place], *[1] * width, *kept[place:]])))
     if call.name == "embedding":
         for label in labels:
             call.ledger.mark(label.ids, "producer")

@@ -52,7 +52,7 @@ def merged(ledger: Ledger, operands: Sequence[Value], shape: tuple[int, ...], ev
     labels = []
     for label, states in found:
         for number, value in enumerate(aligned):
-            if number not in states and value.data and any(value.shape[d] > 1 for d in label.dims):
+            if number not in states and value.data and any(value.shape[d] > 1 and d not in value.flat for d in label.dims):
                 ledger.freeze(label.ids, "meets values that no weight makes")
         labels.append(Label(label.ids, _state(aligned, states, evaluate)))
     return labels
@@ -61,7 +61,7 @@ def merged(ledger: Ledger, operands: Sequence[Value], shape: tuple[int, ...], ev
 def _aligned(value: Value, ndim: int) -> Value:
     lead = [1] * (ndim - len(value.shape))
     labels = tuple(Label(n.ids.view([*lead, *n.ids.shape]), n.state) for n in value.labels)
-    return Value((*lead, *value.shape), labels, value.data, value.const)
+    return Value((*lead, *value.shape), labels, value.data, value.const, frozenset(d + len(lead) for d in value.flat))
 
 
 def _meet(

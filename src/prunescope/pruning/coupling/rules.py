@@ -6,8 +6,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import torch
-
 from prunescope.pruning.coupling.channels import Label, Ledger, State, Value
 
 Result = Value | list[Any]
@@ -77,20 +75,6 @@ def rule(*names: str) -> Callable[[Rule], Rule]:
         return function
 
     return register
-
-
-def rule_of(target: Any) -> tuple[str, Rule | None]:
-    """The name of an operation and its rule; None where there is none."""
-    from prunescope.pruning.coupling.pointwise import pointwise
-
-    schema = getattr(target, "_schema", None)
-    if schema is None:
-        return str(target), None
-    name = schema.name.split("::")[-1]
-    found = RULES.get(name) or (RULES.get(name.rstrip("_")) if schema.is_mutable else None)
-    if found is None and torch.Tag.pointwise in target.tags:
-        found = pointwise
-    return name, found
 
 
 def settled(call: Call, label: Label, mixing: Iterable[int], reason: str) -> Label | None:

@@ -14,15 +14,15 @@ from torch import Tensor, nn
 
 from prunescope.pruning.coupling import contraction, convolution, movement, recurrent
 from prunescope.pruning.coupling.channels import Ledger, State, Value
-from prunescope.pruning.coupling.rules import Call, rule_of
+from prunescope.pruning.coupling.pointwise import pointwise
+from prunescope.pruning.coupling.rules import RULES, Call, Rule
 from prunescope.pruning.coupling.statistics import shapes_of
 from prunescope.pruning.coupling.trace import Trace
 
 RULE_FILES = (contraction, convolution, movement, recurrent)  # importing them registers their rules
 LARGEST_CONSTANT = 1 << 22
 STATISTICS = ("running_mean", "running_var")
-ONES = ("new_ones", "ones_like")
-FILLED = {**dict.fromkeys(("new_zeros", "zeros_like", "new_full", "full_like", "fill", "zero"), 0.0), **dict.fromkeys(ONES, 1.0)}
+FILLED = dict.fromkeys(("new_zeros", "zeros_like", "new_full", "full_like", "fill", "zero"), 0.0) | {"new_ones": 1.0, "ones_like": 1.0}
 SCOPES = ("wrap_with_set_grad_enabled", "wrap_with_autocast")
 
 
@@ -115,8 +115,15 @@ class Walk:
         call = Call(self.ledger, target, arguments, shapes, name.rstrip("_") if target._schema.is_mutable else name, tensors)
         if not any(t.labels for t in tensors):
             folded = _folded(call) if not call.data and _reproducible(target) else None
-            return folded if folded is not None else call.result()
-        return call.opaque(f"no rule for {name}") if found is None else found(call)
+            if folded is not None:
+                return folded
+            return movement.expand(call) if name in movement.EXPANDING else call.result()
+        if found is None:
+            return call.opaque(f"no rule for {name}")
+        try:
+            return found(call)
+        except (RuntimeError, ValueError, TypeError, LookupError, StopIteration) as error:  # a form of the operation that its rule misses
+            return call.opaque(f"the rule for {name} does not cover this use ({type(error).__name__})")
 
     def _bound(self, node: torch.fx.Node) -> dict[str, Any]:
         """The arguments by the schema's names, defaults filled in."""
@@ -134,6 +141,18 @@ class Walk:
         if isinstance(argument, torch.fx.Node):
             return self.values[argument]
         return [self._argument(a) for a in argument] if isinstance(argument, list | tuple) else argument
+
+
+def rule_of(target: Any) -> tuple[str, Rule | None]:
+    """The name of an operation and its rule; None where there is none."""
+    schema = getattr(target, "_schema", None)
+    if schema is None:
+        return str(target), None
+    name = schema.name.split("::")[-1]
+    found = RULES.get(name) or (RULES.get(name.rstrip("_")) if schema.is_mutable else None)
+    if found is None and torch.Tag.pointwise in target.tags:
+        found = pointwise
+    return name, found
 
 
 def _live(outputs: Sequence[torch.fx.Node]) -> set[torch.fx.Node]:
