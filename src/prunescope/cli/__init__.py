@@ -14,6 +14,7 @@ from rich.table import Table
 
 from prunescope import __version__
 from prunescope.cli.information import mi
+from prunescope.cli.pruning import prune, sensitivity
 from prunescope.types import ConfigError, DataError, EstimateError, PrunescopeError
 
 app = typer.Typer(
@@ -26,6 +27,8 @@ app = typer.Typer(
 data_app = typer.Typer(help="Data sets: where they are; `get` fetches one.", invoke_without_command=True)
 app.add_typer(data_app, name="data")
 app.command(name="mi")(mi)
+app.command(name="prune")(prune)
+app.command(name="sensitivity")(sensitivity)
 
 out = Console()
 DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Where data sets lie; before $PRUNESCOPE_DATA and the cache.")]
