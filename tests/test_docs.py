@@ -91,7 +91,8 @@ def test_how_to_granularities(capsys):
     exec(compile(code, "how-to.md", "exec"), scope)
     assert capsys.readouterr().out.strip() == re.search(r"report\(\)\)  # (.*)", code)[1]
     assert scope["masks"].counts()["3.weight"] == (1440, 2880)
-    named = re.findall(r"^\| (`.*?) \|", HOW_TO.read_text(), flags=re.MULTILINE)
+    section = HOW_TO.read_text().split("## Choose what goes as one piece")[1].split("\n## ")[0]
+    named = re.findall(r"^\| (`.*?) \|", section, flags=re.MULTILINE)
     assert {n for cell in named for n in re.findall(r"`(.*?)`", cell)} - {"2:4"} == set(granularities.names())
 
 

@@ -44,7 +44,7 @@ def main() -> None:
     run(json.loads(CONFIG.read_text()), out=FOLDER, engine="serial", stack=STACK, checkpoint=float(INTERVAL))
 
 
-CONFIG, FOLDER, LOG = map(Path, sys.argv[1:4])
-KILL_AT, INTERVAL, STACK = int(sys.argv[4]), sys.argv[5], sys.argv[6]
-if __name__ == "__main__":
+if __name__ == "__main__":  # pytest's doctests import this file too
+    CONFIG, FOLDER, LOG = map(Path, sys.argv[1:4])
+    KILL_AT, INTERVAL, STACK = int(sys.argv[4]), sys.argv[5], sys.argv[6]
     main()

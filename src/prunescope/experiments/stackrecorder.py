@@ -38,7 +38,7 @@ class StackRecorder:
         """Before the first step; a training that is taken up again was recorded when it was put down."""
         for state in states:
             self._by_model[id(state.model)].prepare(state)
-        self._look([s for s in states if s.epoch == 0])
+        self._look([s for s in states if s.epoch == s.settings.from_epoch])
 
     def epoch_end(self, states: Sequence[State]) -> None:
         """After every epoch."""

@@ -66,7 +66,7 @@ def put_back(
     """Put the optimiser and the schedule where they stood; `numbers` of each of the optimiser's parameters."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # the schedule is walked to its place, and misses the optimiser's steps
-        for _ in range(found.epoch):
+        for _ in range(found.epoch - rates.last_epoch):  # it may have been walked to a first epoch of its own already
             rates.step()
     for parameter, kept in numbers.items():
         optimizer.state[parameter] = {k: v.clone() for k, v in kept.items()}
