@@ -51,7 +51,7 @@ def chao_shen_entropy(counts: Ints) -> float:
 
 
 def shrinkage_intensity(counts: Ints, support: int) -> float:
-    """Weight in [0, 1] (unitless) of the uniform target over `support` cells. Hausser & Strimmer 2009, eq. 14."""
+    """Weight in [0, 1] (unitless) of the uniform target over `support` cells. Hausser & Strimmer 2009, shrinkage intensity."""
     n = float(counts.sum())
     squares = float(((counts / n) ** 2).sum())
     spread = squares - 1 / support  # sum over all cells of (1/support - p)^2
@@ -61,7 +61,7 @@ def shrinkage_intensity(counts: Ints, support: int) -> float:
 
 
 def shrinkage_entropy(counts: Ints, support: int, intensity: float | None = None) -> float:
-    """Entropy (nats) of frequencies shrunk towards uniform over `support` cells. Hausser & Strimmer 2009, eq. 8 and 14."""
+    """Entropy (nats) of frequencies shrunk towards uniform over `support` cells. Hausser & Strimmer 2009, James-Stein."""
     weight = shrinkage_intensity(counts, support) if intensity is None else intensity
     p = weight / support + (1 - weight) * counts / counts.sum()
     empty = weight / support
@@ -255,12 +255,12 @@ def miller_madow(x: Tensor, y: Tensor) -> Raw:
     return _mi(x, y, "miller-madow")
 
 
-@_discrete("shrinkage", "shrinkage", "Hausser & Strimmer 2009, eq. 8 and 14")
+@_discrete("shrinkage", "shrinkage", "Hausser & Strimmer 2009, James-Stein shrinkage of the frequencies")
 def shrinkage(x: Tensor, y: Tensor) -> Raw:
     """Mutual information (nats) of labels (..., n) from a joint table shrunk towards the uniform one, James-Stein style.
 
     p = w / cells + (1 - w) count / n, the weight w from the data. Never negative. Fails for strong dependence and few samples: the
-    uniform target pulls the value towards 0. Source: Hausser & Strimmer 2009, eq. 8 and 14.
+    uniform target pulls the value towards 0. Source: Hausser & Strimmer 2009, James-Stein shrinkage of the frequencies.
     See docs/science/estimators/discrete.md#shrinkage.
     """
     return _mi(x, y, "shrinkage")

@@ -60,9 +60,9 @@ def bound_value(pairs: Tensor, bound: Bound) -> Tensor:
     """A lower bound in nats from the scores (n, n) of all pairs, in which pair (i, i) was drawn together.
 
     donsker-varadhan  <T> - ln <exp T'>            (Donsker & Varadhan 1983; Belghazi et al. 2018, eq. 10)
-    nwj               1 + <T> - <exp T'>           (Nguyen et al. 2010; Poole et al. 2019, eq. 3)
-    infonce           <T_ii - ln mean_j exp T_ij>  (van den Oord et al. 2018; Poole et al. 2019, eq. 10), at most ln n
-    smile             <T> - ln <exp clip(T')>      (Song & Ermon 2020, eq. 8)
+    nwj               1 + <T> - <exp T'>           (Nguyen et al. 2010; Poole et al. 2019, sec. 2 (I_NWJ))
+    infonce           <T_ii - ln mean_j exp T_ij>  (van den Oord et al. 2018; Poole et al. 2019, sec. 2 (I_NCE)), at most ln n
+    smile             <T> - ln <exp clip(T')>      (Song & Ermon 2020, sec. 5 (SMILE))
 
     >>> round(float(bound_value(torch.zeros(4, 4), "infonce")), 6) == 0
     True
@@ -284,9 +284,9 @@ def _choice(name: str, option: str, value: str, known: tuple[str, ...]) -> None:
 
 mine = _register("mine", "donsker-varadhan", "Donsker & Varadhan 1983; Belghazi et al. 2018, eq. 10 and sec. 3.2",
                  "Mutual information (nats, lower bound): <T> - ln <exp T'> with MINE's unbiased gradient.")  # fmt: skip
-nwj = _register("nwj", "nwj", "Nguyen et al. 2010; Poole et al. 2019, eq. 3",
+nwj = _register("nwj", "nwj", "Nguyen et al. 2010; Poole et al. 2019, sec. 2 (I_NWJ)",
                 "Mutual information (nats, lower bound): 1 + <T> - <exp T'>.")  # fmt: skip
-infonce = _register("infonce", "infonce", "van den Oord et al. 2018; Poole et al. 2019, eq. 10",
+infonce = _register("infonce", "infonce", "van den Oord et al. 2018; Poole et al. 2019, sec. 2 (I_NCE)",
                     "Mutual information (nats, lower bound, at most ln of the evaluation group): <T_ii - ln mean_j exp T_ij>.")  # fmt: skip
-smile = _register("smile", "smile", "Song & Ermon 2020, eq. 8",
+smile = _register("smile", "smile", "Song & Ermon 2020, sec. 5 (SMILE)",
                   "Mutual information (nats): <T> - ln <exp clip(T')>, less variance than a bound at the price of a bias.")  # fmt: skip
