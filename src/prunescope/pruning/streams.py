@@ -15,7 +15,7 @@ PART = 1 << 18  # scores at a time: what the second cache level holds
 
 
 class Stream(Protocol):
-    """Scores of the pieces of one group, in index order."""
+    """Scores of the pieces of one group, in index order. They are not looked through for NaN: who reads them does (`refuse_nan`)."""
 
     def numel(self) -> int:
         """How many there are."""
@@ -77,7 +77,7 @@ class Elementwise:
         return self.weight.numel()
 
     def parts(self) -> Iterator[Tensor]:
-        """Scores of PART weights, computed now; NaN is refused."""
+        """Scores of PART weights, computed now."""
         for i in range(0, self.numel(), PART):
             yield self._scores(slice(i, i + PART))
 
@@ -95,19 +95,17 @@ class Elementwise:
         found = self.criterion(self.weight.reshape(-1)[rows], **taken, **self.options)
         if self.kept is not None:
             found = found.masked_fill(~self.kept.reshape(-1)[rows].to(found.device), -torch.inf)
-        if found.numel() and bool(found.amax().isnan()):  # the cheapest way to notice one
-            raise PruningError(nan_sentence(self.name, self))
         return found
 
 
-def nan_sentence(name: str, stream: Elementwise) -> str:
-    """What to say of scores that are not numbers."""
-    wrong = 0
-    for i in range(0, stream.numel(), PART):
-        rows = slice(i, i + PART)
-        taken = {n: v.reshape(-1)[rows] for n, v in stream.needs.items()}
-        wrong += int(stream.criterion(stream.weight.reshape(-1)[rows], **taken, **stream.options).isnan().sum())
-    return f"{wrong} of {stream.numel()} scores of {name} are NaN: check the weights, and the gradients or data that the scores come from"
+def refuse_nan(streams: Mapping[str, Stream]) -> None:
+    """PruningError that names the first of `streams` with scores that are not numbers, and how many."""
+    for stream in streams.values():
+        if wrong := sum(int(part.isnan().sum()) for part in stream.parts()):
+            of = f" of {name}" if (name := getattr(stream, "name", "")) else ""
+            raise PruningError(
+                f"{wrong} of {stream.numel()} scores{of} are NaN: check the weights, and the gradients or data that the scores come from"
+            )
 
 
 Scores = Mapping[str, Tensor | Stream]  # by group name
@@ -119,5 +117,10 @@ def stream_of(scores: Tensor | Stream) -> Stream:
 
 
 def whole(scores: Tensor | Stream) -> Tensor:
-    """All scores (pieces,) at once."""
-    return scores if isinstance(scores, Tensor) else torch.cat([part.clone() for part in scores.parts()])
+    """All scores (pieces,) at once; computed ones are refused where some are NaN."""
+    if isinstance(scores, Tensor):
+        return scores
+    found = torch.cat([part.clone() for part in scores.parts()])
+    if bool(found.isnan().any()):
+        refuse_nan({"": scores})
+    return found
