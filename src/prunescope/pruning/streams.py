@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import torch
@@ -21,7 +21,7 @@ class Stream(Protocol):
         """How many there are."""
 
     def parts(self) -> Iterator[Tensor]:
-        """All of them, (PART,) at a time; a part may be overwritten by the next one."""
+        """All of them, up to (PART,) at a time; a part may be overwritten by the next one."""
 
     def sample(self, count: int) -> Tensor:
         """About `count` of them, evenly spread."""
@@ -42,8 +42,8 @@ class Whole:
         return self.values.numel()
 
     def parts(self) -> Iterator[Tensor]:
-        """Views of PART scores."""
-        yield from self.values.split(PART)
+        """Views of up to PART scores."""
+        yield from self.values.split(_width(self.numel()))
 
     def sample(self, count: int) -> Tensor:
         """About `count` of them, evenly spread."""
@@ -77,25 +77,36 @@ class Elementwise:
         return self.weight.numel()
 
     def parts(self) -> Iterator[Tensor]:
-        """Scores of PART weights, computed now."""
-        for i in range(0, self.numel(), PART):
-            yield self._scores(slice(i, i + PART))
+        """Scores of up to PART weights, computed now."""
+        flat, width = self._flat(), _width(self.numel())
+        for i in range(0, self.numel(), width):
+            yield self._scores(flat, slice(i, i + width))
 
     def sample(self, count: int) -> Tensor:
         """About `count` of them, evenly spread."""
-        return self._scores(slice(None, None, max(1, self.numel() // max(1, count))))
+        return self._scores(self._flat(), slice(None, None, max(1, self.numel() // max(1, count))))
 
     @property
     def device(self) -> torch.device:
         """Where they are."""
         return self.weight.device
 
-    def _scores(self, rows: slice) -> Tensor:
-        taken = {n: v.reshape(-1)[rows] for n, v in self.needs.items()}
-        found = self.criterion(self.weight.reshape(-1)[rows], **taken, **self.options)
-        if self.kept is not None:
-            found = found.masked_fill(~self.kept.reshape(-1)[rows].to(found.device), -torch.inf)
+    def _flat(self) -> Elementwise:
+        """The same with every tensor as one line: once, because a weight in another memory order is copied for it."""
+        needs = {n: v.reshape(-1) for n, v in self.needs.items()}
+        return replace(self, weight=self.weight.reshape(-1), needs=needs, kept=None if self.kept is None else self.kept.reshape(-1))
+
+    @staticmethod
+    def _scores(flat: Elementwise, rows: slice) -> Tensor:
+        found = flat.criterion(flat.weight[rows], **{n: v[rows] for n, v in flat.needs.items()}, **flat.options)
+        if flat.kept is not None:
+            found = found.masked_fill(~flat.kept[rows].to(found.device), -torch.inf)
         return found
+
+
+def _width(scores: int) -> int:
+    """Scores in one part: of small tensors fewer, so that a part stays small beside the tensor's mask."""
+    return min(PART, max(1 << 16, scores // 64))
 
 
 def refuse_nan(streams: Mapping[str, Stream]) -> None:
