@@ -7,9 +7,9 @@ one call that touches the memory. The floor reads every weight once, writes ever
 (read, write masks) is measured by itself too.
 
 Memory: what one call adds to the resident size of a fresh process at its peak (the kernel's own high-water mark, VmHWM, set back to the
-present size through /proc/self/clear_refs just before the call), median of three processes, in bytes a weight: a mask is 1. What is
-imported and set up once is out of it (another network of the same size was pruned first and is gone), and freed memory cannot serve again
-unseen: the C library is told to map every block of 64 KiB and more by itself (MALLOC_MMAP_THRESHOLD_). Linux only.
+present size through /proc/self/clear_refs just before the call), in bytes a weight: a mask is 1. Below 20 M weights the median of three
+processes. What is imported and set up once is out of it (another network was pruned first and is gone), and freed memory cannot serve
+again unseen: the C library is told to map every block of 64 KiB and more by itself (MALLOC_MMAP_THRESHOLD_). Linux only.
 """
 
 from __future__ import annotations
@@ -151,9 +151,10 @@ def child(*arguments: object) -> float:
 
 
 def row(name: str, repeats: int) -> str:
-    time_of = {s: child("seconds", name, s, min(repeats, 3) if s == "torch.nn.utils.prune" else repeats) for s in SIDES}
-    memory_of = {s: statistics.median(child("memory", name, s, 0) for _ in range(3)) for s in list(SIDES)[:2]}
     weights = sum(p.numel() for p in prunable(NETWORKS[name]()).values())
+    time_of = {s: child("seconds", name, s, 1 if s == "torch.nn.utils.prune" and weights > 2e7 else repeats) for s in SIDES}
+    tries = 3 if weights < 2e7 else 1  # what is not the tensors' is lost in those of large networks
+    memory_of = {s: statistics.median(child("memory", name, s, 0) for _ in range(tries)) for s in list(SIDES)[:2]}
     a, b, c, d = time_of.values()
     x, y = memory_of.values()
     return (

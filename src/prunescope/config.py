@@ -183,6 +183,11 @@ class PruneConfig(Section):
             raise ValueError(f'tickets = "{self.tickets}" is a control of when = "rewind" to an epoch: leave it out or set both')
         if self.tickets == "random-mask" and self.granularity != "weight":
             raise ValueError(f'tickets = "random-mask" draws single weights: granularity "{self.granularity}" does not fit, use "weight"')
+        if self.allocation == "latency" and not self.options.get("times"):
+            raise ValueError(
+                'allocation = "latency" needs options.times, the milliseconds of the layers, as a run is a function of its config: '
+                "`prunescope latency` measures them on this machine and prints them"
+            )
         if self.rate is not None and self.schedule not in (None, "geometric"):
             raise ValueError(f'rate = {self.rate:g} is the geometric schedule and schedule = "{self.schedule}" another: set one of them')
         return self
