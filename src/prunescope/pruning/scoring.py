@@ -56,7 +56,8 @@ def _streamed(
     combined = SUMS.get(entry.traits.get("units", "norm"), lambda v: v)  # a piece of one weight: its "norm" is its score
 
     def criterion(weight: Tensor, **signals: Any) -> Tensor:
-        return combined(entry.function(weight, **signals))
+        found: Tensor = entry.function(weight, **signals)
+        return combined(found)
 
     return Elementwise(criterion, target.parameter.detach(), needs, own, kept, target.name)
 

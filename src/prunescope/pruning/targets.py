@@ -63,12 +63,13 @@ def _quantised(model: nn.Module) -> str | None:
 
 
 def targets(
-    model: nn.Module, *, layers: Sequence[str] | None = None, exclude: Sequence[str] = (), output: bool = False
+    model: nn.Module, *, layers: Sequence[str] | None = None, exclude: Sequence[str] = (), output: bool = False, units: bool = True
 ) -> list[Target]:
     """The weights that pruning may touch.
 
     layers   name patterns of the ones wanted (None: all), exclude: patterns of those left alone; "fc2", "fc2.weight" and "fc*" all work.
     output   whether the layer that gives the network's output may be pruned too; one that `layers` names literally may always be.
+    units    False: no norm is looked for, as single weights take none along; with output=True the network need then not be traced
     """
     found = prunable(model)
     if not found:
@@ -77,7 +78,7 @@ def targets(
     for pattern in (*(layers or ()), *exclude):
         if not any(_fits(known[name], pattern) for name in found):
             raise ConfigError(unknown("layer", pattern, [n.removesuffix(".weight") for n in found]))
-    shape = structure(model, [owner(n) for n in found])
+    shape = structure(model, [owner(n) for n in found]) if units or not output else Structure(frozenset(), {}, traced=False)
     names = dict(model.named_parameters())
     chosen = [
         _target(model, name, names, shape)
