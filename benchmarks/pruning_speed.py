@@ -1,25 +1,31 @@
 """One global magnitude call at 90 % beside torch.nn.utils.prune: seconds, extra memory, and the floor that the machine sets.
 
-    python benchmarks/pruning_speed.py [--only WORD] [--repeats 5] [--out FILE.md]
+    python benchmarks/pruning_speed.py [--only WORD] [--repeats 9] [--out FILE.md]
 
-One thread, each network and each side in a process of its own, memory touched before the clock starts. Times are the median of the
-repeats, in seconds of the process's own CPU time and of the clock. Memory is what the call adds to the process at its peak, in multiples of
-the weights (4 bytes each); masks alone are 0.25. The floor reads every weight once, writes every mask byte, and zeroes what is masked.
+One thread, each network and each side in a process of its own. Time: median seconds of the process's own CPU time over the repeats, after
+one call that touches the memory. The floor reads every weight once, writes every mask byte and zeroes what is masked; its first half
+(read, write masks) is measured by itself too.
+
+Memory: what one call adds to the resident size of a fresh process at its peak (the kernel's own high-water mark, VmHWM, set back to the
+present size through /proc/self/clear_refs just before the call), in bytes a weight: a mask is 1. Below 20 M weights the median of three
+processes. What is imported and set up once is out of it (another network was pruned first and is gone), and freed memory cannot serve
+again unseen: the C library is told to map every block of 64 KiB and more by itself (MALLOC_MMAP_THRESHOLD_). Linux only.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import itertools
-import json
-import resource
+import os
+import statistics
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn.utils import prune as torch_prune
@@ -89,91 +95,98 @@ def floor(model: nn.Module) -> None:
             a.view(torch.int32).mul_(b)
 
 
-SIDES = {"ours": ours, "torch.nn.utils.prune": peer, "floor": floor}
+def read_once(model: nn.Module) -> None:
+    for p in prunable(model).values():
+        mask = torch.empty(p.shape, dtype=torch.bool)
+        for a, b in zip(p.detach().view(-1).split(1 << 18), mask.view(-1).split(1 << 18), strict=True):
+            np.greater(a.numpy(), 0.02, out=b.numpy())
 
 
-class Peak(threading.Thread):
-    """The largest resident size of the process while it runs, in bytes, looked at every millisecond."""
-
-    def __init__(self) -> None:
-        super().__init__(daemon=True)
-        self.peak, self._going = resident(), True
-
-    def run(self) -> None:
-        while self._going:
-            self.peak = max(self.peak, resident())
-            time.sleep(0.001)
-
-    def stop(self) -> int:
-        self._going = False
-        self.join()
-        return self.peak
+SIDES = {"ours": ours, "torch.nn.utils.prune": peer, "floor": floor, "read once": read_once}
 
 
-def resident() -> int:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+def status(key: str) -> int:
+    """A size of this process as the kernel counts it, in bytes."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * int(next(line for line in lines if line.startswith(f"{key}:")).split()[1])
 
 
-def measured(network: str, side: str, repeats: int) -> dict[str, float]:
-    """Median seconds and peak memory of one side on one network, in this process."""
-    torch.set_num_threads(1)
+def warmed(side: str) -> None:
+    """What is imported and set up once is not counted: one call on another network, of 2.4 M weights."""
+    SIDES[side](large_mlp())
+
+
+def seconds(network: str, side: str, repeats: int) -> float:
+    """Median seconds of CPU time of one side on one network, in this process."""
+    warmed(side)
     torch.manual_seed(0)
-    SIDES[side](nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8)))  # what is imported and set up once is not counted
     model = NETWORKS[network]()
-    weights = sum(p.numel() for p in prunable(model).values())
     state = {n: v.clone() for n, v in model.state_dict().items()}
-    clock, cpu, extra = [], [], []
-    for repeat in range(repeats + 1):
+    found = []
+    for _ in range(repeats + 1):
         model = NETWORKS[network]()
         model.load_state_dict(state)
-        before, watch = resident(), Peak()
-        watch.start()
-        started, used = time.perf_counter(), time.process_time()
+        used = time.process_time()
         SIDES[side](model)
-        clock.append(time.perf_counter() - started)
-        cpu.append(time.process_time() - used)
-        extra.append((watch.stop() - before) / (4 * weights))
-        if repeat == 0:
-            clock, cpu, first = [], [], extra.pop()
-            extra = [first]  # memory of the first call: later ones reuse what it left
-    return {"weights": weights, "seconds": sorted(clock)[len(clock) // 2], "cpu": sorted(cpu)[len(cpu) // 2], "memory": max(extra[:1])}
+        found.append(time.process_time() - used)
+    return statistics.median(found[1:])
 
 
-def table(rows: list[tuple[str, dict[str, dict[str, float]]]]) -> str:
-    lines = [
-        "| network | weights | ours | torch.nn.utils.prune | ratio | floor | ours / floor | memory, ours | memory, torch |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
-    ]
-    for name, found in rows:
-        a, b, c = (found[side] for side in SIDES)
-        lines.append(
-            f"| {name} | {a['weights']:,.0f} | {a['cpu']:.4f} s | {b['cpu']:.2f} s | {b['cpu'] / a['cpu']:.0f}x | {c['cpu']:.4f} s "
-            f"| {a['cpu'] / c['cpu']:.1f} | {a['memory']:.2f} | {b['memory']:.2f} |"
-        )
-    return "\n".join(lines)
+def memory(network: str, side: str) -> float:
+    """Bytes a weight that one call of one side adds to this process at its peak."""
+    warmed(side)
+    torch.manual_seed(0)
+    model = NETWORKS[network]()
+    gc.collect()
+    Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts anew at the present size
+    before = status("VmRSS")
+    SIDES[side](model)
+    return (status("VmHWM") - before) / sum(p.numel() for p in prunable(model).values())
+
+
+def child(*arguments: object) -> float:
+    command = [sys.executable, __file__, "--child", *map(str, arguments)]
+    alone = {"MALLOC_MMAP_THRESHOLD_": str(1 << 16), "MALLOC_ARENA_MAX": "1"} if arguments[0] == "memory" else {}
+    return float(subprocess.run(command, check=True, capture_output=True, text=True, env={**os.environ, **alone}).stdout)
+
+
+def row(name: str, repeats: int) -> str:
+    weights = sum(p.numel() for p in prunable(NETWORKS[name]()).values())
+    time_of = {s: child("seconds", name, s, 1 if s == "torch.nn.utils.prune" and weights > 2e7 else repeats) for s in SIDES}
+    tries = 3 if weights < 2e7 else 1  # what is not the tensors' is lost in those of large networks
+    memory_of = {s: statistics.median(child("memory", name, s, 0) for _ in range(tries)) for s in list(SIDES)[:2]}
+    a, b, c, d = time_of.values()
+    x, y = memory_of.values()
+    return (
+        f"| {name} | {weights:,} | {a * 1e3:.1f} ms | {b * 1e3:,.0f} ms | {b / a:.0f}x | {c * 1e3:.1f} ms | {a / c:.1f} | {d * 1e3:.1f} ms "
+        f"| {x:.2f} | {y:.1f} |"
+    )
+
+
+HEAD = [
+    "| network | weights | ours | torch.nn.utils.prune | ratio | floor | ours / floor | read, write masks | bytes a weight | torch's |",
+    "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--only", default="")
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--out", type=Path)
-    parser.add_argument("--child", nargs=2)
+    parser.add_argument("--child", nargs=4, metavar=("WHAT", "NETWORK", "SIDE", "REPEATS"))
     options = parser.parse_args()
+    torch.set_num_threads(1)
     if options.child:
-        print(json.dumps(measured(*options.child, repeats=options.repeats)))
+        what, network, side, repeats = options.child
+        print(seconds(network, side, int(repeats)) if what == "seconds" else memory(network, side))
         return
     rows = []
     for name in [n for n in NETWORKS if options.only.lower() in n.lower()]:
-        found = {}
-        for side in SIDES:
-            repeats = "2" if side == "torch.nn.utils.prune" else str(options.repeats)
-            command = [sys.executable, __file__, "--child", name, side, "--repeats", repeats]
-            found[side] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-        rows.append((name, found))
-        print(table(rows[-1:]).splitlines()[-1], flush=True)
+        rows.append(row(name, options.repeats))
+        print(rows[-1], flush=True)
     if options.out:
-        options.out.write_text(f"{table(rows)}\n")
+        options.out.write_text("\n".join([*HEAD, *rows]) + "\n")
 
 
 if __name__ == "__main__":

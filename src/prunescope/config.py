@@ -183,6 +183,8 @@ class PruneConfig(Section):
             raise ValueError(f'tickets = "{self.tickets}" is a control of when = "rewind" to an epoch: leave it out or set both')
         if self.tickets == "random-mask" and self.granularity != "weight":
             raise ValueError(f'tickets = "random-mask" draws single weights: granularity "{self.granularity}" does not fit, use "weight"')
+        if self.allocation == "latency" and not self.options.get("times"):
+            raise ValueError('allocation = "latency" needs options.times, which `prunescope latency` measures and prints')
         if self.rate is not None and self.schedule not in (None, "geometric"):
             raise ValueError(f'rate = {self.rate:g} is the geometric schedule and schedule = "{self.schedule}" another: set one of them')
         return self
@@ -375,10 +377,8 @@ def _inner(section: type[BaseModel], part: Any) -> type[BaseModel] | None:
         return section
     field = section.model_fields.get(part)
     inner = getattr(field, "annotation", None)
-    for candidate in (inner, *getattr(inner, "__args__", ())):
-        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
-            return candidate
-    return None
+    candidates = (inner, *getattr(inner, "__args__", ()))
+    return next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), None)
 
 
 def essence(section: BaseModel) -> dict[str, Any]:

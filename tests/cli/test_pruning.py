@@ -1,6 +1,7 @@
 """`prunescope prune hf:...` and `prunescope sensitivity` from the command line."""
 
 import sys
+import tomllib
 
 import pandas as pd
 import pytest
@@ -30,6 +31,16 @@ def test_sensitivity_prints_a_table_and_the_levels_that_meet_a_target(monkeypatc
     rows = pd.read_csv(tmp_path / "s.csv")
     assert list(rows.columns) == ["layer", "pieces", "sparsity", "loss", "increase"]
     assert set(rows["sparsity"]) == {0.5, 0.9}
+
+
+def test_latency_prints_a_table_that_an_experiment_takes(monkeypatch, capsys, tmp_path):
+    assert prunescope(monkeypatch, "latency", "quickstart", *TINY, "--batch-size", "4") == 0
+    printed = capsys.readouterr().out
+    times = tomllib.loads(printed)["prune"]["options"]["times"]
+    assert all(set(entry) == {"all", "output", "input"} for entry in times.values())
+    file = tmp_path / "mine.toml"
+    file.write_text(f'extends = "quickstart"\nsparsity = [0.3]\n[prune]\ngranularity = "neuron"\nallocation = "latency"\n{printed}')
+    assert prunescope(monkeypatch, "run", str(file), *TINY, "--dry-run") == 0
 
 
 def test_the_table_meets_its_target_and_dense_is_the_trained_loss():

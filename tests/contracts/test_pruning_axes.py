@@ -15,7 +15,7 @@ from prunescope.pruning.oneshot import groups_of
 from prunescope.pruning.scoring import raw_scores
 from prunescope.registry import REGISTRIES, allocations, criteria, granularities, schedules
 
-BUDGETS = ("parameters", "flops")
+BUDGETS = ("parameters", "flops", "latency")
 PLAIN = ("weight", "neuron", "filter")  # test_pruning_granularities.py holds the others to their groups
 
 
@@ -95,6 +95,12 @@ def test_exact_counts_and_masks_that_fit_under_every_allocation(criterion, granu
             with pytest.raises(ps.PrunescopeError, match=words):
                 ps.prune(model, **options)
             continue
+        if allocation == "latency":
+            options["options"] = {**options["options"], "times": times_of(model)}
+            if granularity == "weight":
+                with pytest.raises(ps.PrunescopeError, match="zeros inside a dense tensor save no time"):
+                    ps.prune(model, **options)
+                continue
         masks = ps.prune(model, **options)
         groups = groups_of(model, targets.targets(model), entry, {}, more["example_inputs"])
         check_counts(allocation if "fixed" not in entry.traits else "uniform", removed_of(groups, masks, model))
@@ -102,6 +108,12 @@ def test_exact_counts_and_masks_that_fit_under_every_allocation(criterion, granu
         for name, mask in masks.items():
             assert mask.shape == parameters[name].shape
             assert (parameters[name][~mask] == 0).all()
+
+
+def times_of(model) -> dict[str, dict[str, float]]:
+    """A latency table in which every weight takes a thousandth of a millisecond."""
+    sizes = {n: p for n, p in model.named_parameters() if p.ndim > 1}
+    return {n: {"all": p.numel() / 1e3, "output": p[0].numel() / 1e3, "input": p[:, 0].numel() / 1e3} for n, p in sizes.items()}
 
 
 def removed_of(groups, masks, model) -> list[tuple[int, int]]:

@@ -107,3 +107,19 @@ def test_n_of_m(pattern):
     groups = scores.view(-1, pattern[1])
     if pattern[0]:
         assert (groups.masked_fill(~kept, torch.inf).amin(1) >= groups.masked_fill(kept, -torch.inf).amax(1)).all()
+
+
+@pytest.mark.parametrize("place", [0, 123_457, 299_999])
+@pytest.mark.parametrize("removed", [10, 150_000, 299_990])
+def test_a_single_nan_among_many_scores_is_found(place, removed):
+    x = made("normal", 300_000)
+    x[place] = float("nan")
+    with pytest.raises(PruningError, match="1 of 300000 scores are NaN"):
+        highest({"": Whole(x)}, removed)
+
+
+def test_weights_in_another_memory_order_are_ranked_in_index_order():
+    x = made("few values", 96_000).view(16, 60, 10, 10)
+    swapped = x.contiguous(memory_format=torch.channels_last)
+    plain, other = (highest({"": Elementwise(torch.abs, v)}, 40_000)[""] for v in (x, swapped))
+    assert torch.equal(plain, other)

@@ -1,4 +1,4 @@
-"""`prunescope prune` of checkpoints too large for memory, and `prunescope sensitivity`: what each layer's pruning costs."""
+"""`prunescope prune` of checkpoints too large for memory, `prunescope sensitivity` (what each layer can bear) and `prunescope latency`."""
 
 from __future__ import annotations
 
@@ -96,3 +96,22 @@ def sensitivity(
 
         write_beside(file, lambda p: found.frame().to_csv(p, index=False))
         out.print(f"rows: {file}", highlight=False, soft_wrap=True)
+
+
+def latency(
+    source: Annotated[str, typer.Argument(metavar="[PRESET|FILE.toml]", help="The experiment whose network is timed.")] = "quickstart",
+    settings: Setting = None,
+    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Samples in a forward pass.")] = 64,
+    threads: Annotated[int, typer.Option("--threads", min=1, help="Threads of the timed layers.")] = 1,
+    data_dir: Annotated[Path | None, typer.Option("--data-dir", help="Where data sets lie.")] = None,
+) -> None:
+    """Time each layer of the experiment's network at several widths: the table that allocation "latency" shares a budget out by."""
+    from prunescope.config import parse_override
+    from prunescope.experiments.scan import latency_of
+
+    title, times = latency_of(
+        source, overrides=[parse_override(s) for s in settings or []], batch_size=batch_size, threads=threads, data_dir=data_dir
+    )
+    lines = [f'"{n}" = {{ {", ".join(f"{key} = {ms:.6g}" for key, ms in entry.items())} }}' for n, entry in times.items()]
+    head = f"# milliseconds on this machine: {title}; of the layer, of one output unit, of one input feature"
+    out.print("\n".join([head, "[prune.options.times]", *lines]), highlight=False, markup=False, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""The sensitivity of an experiment's network: train it once, then prune each layer alone, level by level."""
+"""The layers of an experiment's network one by one: what each can bear (trained, then pruned alone level by level), what each takes."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from prunescope.experiments.sweep import Trial
 from prunescope.experiments.together import together
 from prunescope.measures.quality import loss_function
 from prunescope.pruning.groups import Group
+from prunescope.pruning.latency import layer_times
 from prunescope.pruning.oneshot import groups_of, split_options
 from prunescope.pruning.scoring import scores_of
 from prunescope.pruning.sensitivity import Scan, levels_for, scan
@@ -79,6 +80,25 @@ def sensitivity_of(
     own = trial.config.prune
     what = f"{trial.experiment}, {own.granularity} by {own.criterion}, {len(split):,} {which} samples"
     return Sensitivity(what, found, sizes, table)
+
+
+def latency_of(
+    source: str | Mapping[str, Any],
+    *,
+    overrides: Mapping[str, Any] | Iterable[tuple[str, Any]] = (),
+    batch_size: int = 64,
+    threads: int = 1,
+    seed: int = 0,
+    data_dir: str | Path | None = None,
+) -> tuple[str, dict[str, dict[str, float]]]:
+    """What was timed, and milliseconds of every layer of an experiment's network on this machine (see `layer_times`), untrained.
+
+    The inputs are `batch_size` training samples, the network that of the first trial that prunes.
+    """
+    trial = _trial(source, overrides, None, seed)
+    work = Execution(trial, data_dir=None if data_dir is None else Path(data_dir), device="cpu")
+    inputs = work.data.train.x[:batch_size]
+    return f"{trial.experiment}, {len(inputs)} samples, {threads} threads", layer_times(work.model, inputs, threads=threads)
 
 
 def _scored(work: Execution, seed: int) -> tuple[list[Group], Scores]:

@@ -2,6 +2,7 @@
 
 from prunescope.pruning import allocation, coupled, criteria, granularity, schedules, signals
 from prunescope.pruning.coupling import couple
+from prunescope.pruning.latency import layer_times
 from prunescope.pruning.masks import Masks
 from prunescope.pruning.oneshot import prune, reached
 from prunescope.pruning.pruner import Pruner
@@ -15,6 +16,7 @@ __all__ = [
     "coupled",
     "criteria",
     "granularity",
+    "layer_times",
     "prunable",
     "prune",
     "reached",

@@ -2,7 +2,8 @@
 
 An allocation is a pure function (scores, sparsity, **facts) -> counts, all by group name. `scores` tells how many pieces there are and,
 read as a stream, how important each is. `needs` names the facts it takes: "table" (the user's), "shapes" (of each group's first
-weight), "sizes" (parameters that a piece of the group covers) and "costs" (multiplications that a piece takes for one sample). Trait
+weight), "sizes" (parameters that a piece of the group covers), "costs" (multiplications that a piece takes for one sample) and "latency"
+(the milliseconds of pieces and layers). Trait
 `pooled` says that the counts are those of one ranking over all layers, so that they need not be found apart from the selection. The
 option `least` is the number of pieces that every layer keeps in any case.
 """
@@ -16,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from prunescope.pruning.latency import Costs
 from prunescope.pruning.select import highest
 from prunescope.pruning.sensitivity import Scan, levels_for
 from prunescope.pruning.streams import Scores, Stream, stream_of, whole
@@ -86,6 +88,18 @@ def flops(scores: Scores, sparsity: float, costs: Numbers, *, least: int = 1) ->
     A piece counts with what its own weights take; that a removed unit also spares the next layer work is counted where the piece covers it.
     """
     return _within_budget(scores, sparsity, costs, least, "multiplications")
+
+
+@allocations("latency", source="milliseconds, linear in a layer's width: Shen et al. 2021, arXiv:2110.10811", needs=("latency",))
+def latency(
+    scores: Scores, sparsity: float, latency: Costs, *, times: Mapping[str, Mapping[str, float]] | None = None, least: int = 1
+) -> dict[str, int]:
+    """As few pieces of one ranking, the smallest scores first, as save `sparsity` of the milliseconds of all layers that have pieces.
+
+    times   {weight: {"all", "output", "input": ms}} as `layer_times` gives them; None: measured now, so that no two runs need agree
+    A piece saves what its rows and columns save in the dense layer, each by itself (`latency.py`). The fixed part of a layer's time stays.
+    """
+    return _within_budget(scores, sparsity, latency.pieces, least, "latency", latency.total)
 
 
 @allocations("sensitivity", source="layer by layer as Han et al. 2015, arXiv:1506.02626, fig. 6", needs=("scan",))
@@ -174,20 +188,22 @@ def _rounded(shares: Numbers, total: int, sizes: Mapping[str, int]) -> dict[str,
     return found
 
 
-def _within_budget(scores: Scores, share: float, weights: Numbers, least: int, what: str) -> dict[str, int]:
-    """Counts of the shortest run of the pooled ranking whose weights add up to `share` of all."""
+def _within_budget(scores: Scores, share: float, weights: Numbers, least: int, what: str, total: float | None = None) -> dict[str, int]:
+    """Counts of the shortest run of the pooled ranking whose weights add up to `share` of `total` (None: of all weights)."""
     names = list(scores)
     ranked = [whole(s).double().cpu().numpy() for s in protected(scores, least).values()]
     values = np.concatenate(ranked)
     owner = np.repeat(np.arange(len(names)), [len(r) for r in ranked])
     order = np.argsort(values, kind="stable")
     spent = np.cumsum(np.array([weights[n] for n in names], dtype=np.float64)[owner[order]])
-    wanted = share * spent[-1]
-    count = int(np.searchsorted(spent, wanted - 1e-9 * spent[-1])) + 1 if wanted > 0 else 0
+    whole_of = float(spent[-1]) if total is None else total
+    wanted = share * whole_of
+    count = int(np.searchsorted(spent, wanted - 1e-9 * whole_of)) + 1 if wanted > 0 else 0
     free = int(np.isfinite(values).sum() + np.isneginf(values).sum()) if least > 0 else len(values)
     if count > free:
+        most = spent[free - 1] / whole_of if free and whole_of else 0.0
         raise PruningError(
-            f"{share:.1%} of the {what} cannot go where every layer keeps {least}: at most {spent[free - 1] / spent[-1]:.1%} can; "
+            f"{share:.1%} of the {what} cannot go where every layer keeps {least}: at most {most:.1%} can; "
             "ask for less, lower least, or prune more layers"
         )
     taken = np.bincount(owner[order[:count]], minlength=len(names))

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from prunescope.pruning.allocation import checked_counts, protected
 from prunescope.pruning.groups import Group
+from prunescope.pruning.latency import Times, latency_costs, layer_times, refuse_fragments, weights_of
 from prunescope.pruning.positions import positions
 from prunescope.pruning.select import best_of_each, highest, some
 from prunescope.pruning.selection import shares, smallest_within
@@ -40,13 +41,15 @@ def kept_of(
 
     `rows` names, for some groups, the row of each piece; their pieces are then compared within rows.
     """
+    if "latency" in entry.needs:
+        refuse_fragments(groups)
     if any(g.pattern for g in groups):
         return {g.name: best_of_each(whole(scores[g.name]), *_pattern(g, request.sparsity)) for g in groups}
     if request.threshold is not None:
         kept = {name: whole(s) > request.threshold for name, s in scores.items()}
         _refuse_emptied(kept, scores, request)
         return kept
-    given = facts(entry, groups, scores, request, calibration)
+    given = facts(entry, groups, scores, request, calibration, options)
     least = int({**entry.options, **options}.get("least", 0))
     if entry.traits.get("pooled") and least == 0 and not rows:
         total = sum(s.numel() for s in scores.values())
@@ -92,7 +95,9 @@ def _refuse_emptied(kept: Mapping[str, Tensor], scores: Scores, request: Request
     checked_counts(counts, scores, allow_empty=request.allow_empty)
 
 
-def facts(entry: Entry, groups: Sequence[Group], scores: Scores, request: Request, calibration: Calibration) -> dict[str, Any]:
+def facts(
+    entry: Entry, groups: Sequence[Group], scores: Scores, request: Request, calibration: Calibration, options: Mapping[str, Any]
+) -> dict[str, Any]:
     """The facts that an allocation's `needs` names."""
     model = calibration.model
     shapes = {n: tuple(p.shape) for n, p in model.named_parameters(remove_duplicate=False)}
@@ -106,10 +111,12 @@ def facts(entry: Entry, groups: Sequence[Group], scores: Scores, request: Reques
             found[need] = {g.name: sum(_members(g, model).values()) for g in groups}
         elif need == "costs":
             found[need] = costs(groups, model, _inputs(calibration))
+        elif need == "latency":
+            found[need] = latency_costs(groups, model, options.get("times") or _measured(groups, calibration))
         elif need == "scan":
             found[need] = scan(groups, scores, calibration)
         else:
-            raise PruningError(f"allocation {entry.name!r} needs {need!r}, which is none of table, shapes, sizes, costs and scan")
+            raise PruningError(f"allocation {entry.name!r} needs {need!r}, which is none of table, shapes, sizes, costs, latency and scan")
     return found
 
 
@@ -119,6 +126,13 @@ def _inputs(calibration: Calibration) -> Any:
     if given is not None or not calibration.batches:
         return given
     return mapped(calibration.batches[0][0], lambda t: t[:2])
+
+
+def _measured(groups: Sequence[Group], calibration: Calibration) -> Times:
+    inputs = _inputs(calibration)
+    if inputs is None:
+        raise PruningError("a budget of latency needs inputs to time the layers on: pass example_inputs=, or the option times=")
+    return layer_times(calibration.model, inputs, layers=weights_of(groups, calibration.model))
 
 
 def costs(groups: Sequence[Group], model: nn.Module, inputs: Any) -> dict[str, float]:

@@ -17,7 +17,7 @@ from prunescope.pruning.wrapping import local, local_mask, plain, unwrapped
 from prunescope.registry import unknown
 from prunescope.types import PruningError, StoreError
 
-ENTRIES = 1 << 18  # set to zero at a time, so that no copy of the mask as numbers is made
+ENTRIES = 1 << 16  # set to zero at a time, so that no copy of the mask as numbers is made
 
 
 class Masks(Mapping[str, Tensor]):

@@ -75,7 +75,7 @@ def prune(
     entries = (criteria.get(criterion), granularities.get(granularity), allocations.get("table" if table is not None else allocation))
     own = split_options(entries, {**entries[1].traits.get("stated", {}), **(options or {})})
     sparsity = _checked_request(sparsity, threshold, table, biases, fixed_sparsity(entries[1], own[1]))
-    chosen = {t.name: t for t in targets(model, layers=layers, exclude=exclude, output=output)}
+    chosen = {t.name: t for t in targets(model, layers=layers, exclude=exclude, output=output, units=granularity != "weight")}
     groups = groups_of(model, list(chosen.values()), entries[1], own[1], _examples(example_inputs, data))
     scored = [chosen[name] for name in dict.fromkeys(s.parameter for g in groups for s in g.scored)]
     extra, draw = {"initial": initial, "example_inputs": example_inputs}, rng.torch_generator(seed, "prune", criterion)

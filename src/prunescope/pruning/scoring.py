@@ -52,7 +52,14 @@ def _streamed(
     """Scores of single weights that depend on nothing but their own entries: computed when they are read."""
     needs = {n: available[n][target.name] for n in entry.needs}
     kept = masks[target.name] if masks is not None and target.name in masks else None
-    return Elementwise(entry.function, target.parameter.detach(), needs, options, kept, target.name)
+    own = {n: v for n, v in options.items() if n in entry.options}
+    combined = SUMS.get(entry.traits.get("units", "norm"), lambda v: v)  # a piece of one weight: its "norm" is its score
+
+    def criterion(weight: Tensor, **signals: Any) -> Tensor:
+        found: Tensor = entry.function(weight, **signals)
+        return combined(found)
+
+    return Elementwise(criterion, target.parameter.detach(), needs, own, kept, target.name)
 
 
 def signals_of(entry: Entry) -> list[Entry]:

@@ -1,6 +1,7 @@
 """What stands where in a network: which layer gives the output, and which normalisation follows a layer.
 
-Read off a torch.fx trace; a model that cannot be traced is read in the order in which its modules were registered.
+Read off the chain of an nn.Sequential or a torch.fx trace, which say the same where both can; a model that cannot be traced is read in
+the order in which its modules were registered.
 """
 
 from __future__ import annotations
@@ -28,14 +29,45 @@ class Structure:
 
 def structure(model: nn.Module, layers: list[str]) -> Structure:
     """The structure of `model` around the modules named in `layers` (those that own weights)."""
+    if (chain := _chain(model)) is not None:  # a trace takes longer than all else that pruning does to a small network
+        return _chained(model, chain, set(layers))
     if not isinstance(model, nn.Sequential) and _has_control_flow_modules(model):
         return _registered(model, layers)
     try:
         with preserved(model):  # the trace runs the user's forward, which may count calls or draw
-            graph = torch.fx.symbolic_trace(model).graph
+            graph = torch.fx.Tracer().trace(model)
     except Exception:  # tracing runs the user's forward on proxies, which may raise anything; the order of registration remains
         return _registered(model, layers)
     return _traced(model, graph, set(layers))
+
+
+def _chain(model: nn.Module) -> list[nn.Module] | None:
+    """The modules of a plain nn.Sequential in the order in which they run, nested ones opened; None for any other model.
+
+    Only layers of torch.nn itself, which a trace takes as one step as well, and no hooks, which may do anything.
+    """
+    if type(model) is not nn.Sequential or model._forward_hooks or model._forward_pre_hooks:
+        return None
+    found: list[nn.Module] = []
+    for module in model._modules.values():
+        inner = _chain(module) if isinstance(module, nn.Sequential) else [module] if _plain(module) else None
+        if inner is None:
+            return None
+        found += inner
+    return found
+
+
+def _plain(module: nn.Module | None) -> bool:
+    own = type(module).__module__.startswith("torch.nn.modules") and not isinstance(module, nn.ModuleList | nn.ModuleDict)
+    return module is not None and own and not module._forward_hooks and not module._forward_pre_hooks
+
+
+def _chained(model: nn.Module, chain: list[nn.Module], layers: set[str]) -> Structure:
+    names = {id(m): n for n, m in model.named_modules()}
+    steps = [names[id(m)] for m in chain]
+    outputs = [n for n in steps if n in layers][-1:]
+    norms = {a: b for (a, b), after in zip(itertools.pairwise(steps), chain[1:], strict=True) if a in layers and isinstance(after, NORMS)}
+    return Structure(frozenset(outputs), norms, traced=True)
 
 
 def _has_control_flow_modules(model: nn.Module) -> bool:

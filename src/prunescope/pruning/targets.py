@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -63,12 +63,13 @@ def _quantised(model: nn.Module) -> str | None:
 
 
 def targets(
-    model: nn.Module, *, layers: Sequence[str] | None = None, exclude: Sequence[str] = (), output: bool = False
+    model: nn.Module, *, layers: Sequence[str] | None = None, exclude: Sequence[str] = (), output: bool = False, units: bool = True
 ) -> list[Target]:
     """The weights that pruning may touch.
 
     layers   name patterns of the ones wanted (None: all), exclude: patterns of those left alone; "fc2", "fc2.weight" and "fc*" all work.
     output   whether the layer that gives the network's output may be pruned too; one that `layers` names literally may always be.
+    units    False: no norm is looked for, as single weights take none along; with output=True the network need then not be traced
     """
     found = prunable(model)
     if not found:
@@ -77,10 +78,11 @@ def targets(
     for pattern in (*(layers or ()), *exclude):
         if not any(_fits(known[name], pattern) for name in found):
             raise ConfigError(unknown("layer", pattern, [n.removesuffix(".weight") for n in found]))
-    shape = structure(model, [owner(n) for n in found])
+    shape = structure(model, [owner(n) for n in found]) if units or not output else Structure(frozenset(), {}, traced=False)
+    names = dict(model.named_parameters())
     chosen = [
-        _target(model, name, parameter, shape)
-        for name, parameter in found.items()
+        _target(model, name, names, shape)
+        for name in found
         if not any(_fits(known[name], p) for p in exclude)
         and (layers is None or any(_fits(known[name], p) for p in layers))
         and (output or not _is_output(model, name, shape) or any(n in layers or owner(n) in layers for n in known[name] if layers))
@@ -130,8 +132,8 @@ def biases(model: nn.Module) -> dict[str, nn.Parameter]:
     return {n: p for n, p in model.named_parameters() if p.ndim == 1 and owner(n) in owners and "bias" in n.rpartition(".")[2]}
 
 
-def _target(model: nn.Module, name: str, parameter: nn.Parameter, shape: Structure) -> Target:
-    place = owner(name)
+def _target(model: nn.Module, name: str, names: Mapping[str, nn.Parameter], shape: Structure) -> Target:
+    place, parameter = owner(name), names[name]
     module = model.get_submodule(place)
     transposed = isinstance(module, nn.modules.conv._ConvTransposeNd) or type(module).__name__ == "Conv1D"  # GPT-2 stores (in, out)
     out_dim = 1 if transposed else 0
@@ -140,7 +142,6 @@ def _target(model: nn.Module, name: str, parameter: nn.Parameter, shape: Structu
     if place in shape.norms:
         norm = shape.norms[place]
         companions += [f"{norm}.{n}" for n, p in model.get_submodule(norm).named_parameters(recurse=False) if p.shape == (units,)]
-    names = dict(model.named_parameters())
     fitting = tuple(c for c in companions if c in names and names[c].shape == (units,))
     return Target(name, parameter, out_dim, _kind(module), place in shape.outputs, fitting, getattr(module, "groups", 1))
 

@@ -8,7 +8,10 @@ from torch import Tensor
 from prunescope.registry import criteria
 
 
-@criteria("gradient", needs=("gradient",), source="|dL/dw|: LeCun et al. 1989; as a growth rule Evci et al. 2020, arXiv:1911.11134")
+@criteria(
+    "gradient", needs=("gradient",), source="|dL/dw|: LeCun et al. 1989; as a growth rule Evci et al. 2020, arXiv:1911.11134",
+    elementwise=True,
+)  # fmt: skip
 def gradient(weight: Tensor, gradient: Tensor) -> Tensor:
     """Size of the mean gradient, loss a unit of weight; shape of `weight`.
 
@@ -18,7 +21,7 @@ def gradient(weight: Tensor, gradient: Tensor) -> Tensor:
     return gradient.abs()
 
 
-@criteria("snip", needs=("gradient",), source="Lee, Ajanthan & Torr 2019, arXiv:1810.02340, eq. 4 and 5")
+@criteria("snip", needs=("gradient",), source="Lee, Ajanthan & Torr 2019, arXiv:1810.02340, eq. 4 and 5", elementwise=True)
 def snip(weight: Tensor, gradient: Tensor) -> Tensor:
     """|w dL/dw|, connection sensitivity in units of loss; shape of `weight`. Not divided by the sum, which changes no ranking.
 
@@ -30,7 +33,10 @@ def snip(weight: Tensor, gradient: Tensor) -> Tensor:
     return (weight * gradient).abs()
 
 
-@criteria("grasp", needs=("hessian_gradient",), source="Wang, Zhang & Grosse 2020, arXiv:2002.07376, eq. 8", units="signed-sum")
+@criteria(
+    "grasp", needs=("hessian_gradient",), source="Wang, Zhang & Grosse 2020, arXiv:2002.07376, eq. 8",
+    units="signed-sum", elementwise=True,
+)  # fmt: skip
 def grasp(weight: Tensor, hessian_gradient: Tensor) -> Tensor:
     """w (H g), loss squared a squared unit of weight; shape of `weight`, signed: half of what |g|^2 loses when a weight goes.
 
@@ -45,7 +51,7 @@ def grasp(weight: Tensor, hessian_gradient: Tensor) -> Tensor:
 
 @criteria(
     "synflow", needs=("synaptic_flow",), source="Tanaka et al. 2020, arXiv:2006.05467, algorithm 1",
-    units="signed-sum", rounds=100,
+    units="signed-sum", rounds=100, elementwise=True,
 )  # fmt: skip
 def synflow(weight: Tensor, synaptic_flow: Tensor, *, rounds: int = 100) -> Tensor:
     """|w| dR/d|w|, the share of synaptic flow through a weight, unitless; shape of `weight`, float64. Needs example_inputs, no labels.

@@ -10,7 +10,10 @@ from prunescope.pruning.solvers import damped, surgeon
 from prunescope.registry import criteria
 
 
-@criteria("taylor", needs=("gradient",), source="Molchanov et al. 2019, arXiv:1906.10771, sec. 3.1, first order", units="squared-sum")
+@criteria(
+    "taylor", needs=("gradient",), source="Molchanov et al. 2019, arXiv:1906.10771, sec. 3.1, first order",
+    units="squared-sum", elementwise=True,
+)  # fmt: skip
 def taylor(weight: Tensor, gradient: Tensor) -> Tensor:
     """w dL/dw, the first-order change of the loss; of a piece the square of the sum over all its weights, in squared units of loss.
 
@@ -24,7 +27,7 @@ def taylor(weight: Tensor, gradient: Tensor) -> Tensor:
 
 @criteria(
     "taylor-second", needs=("gradient", "hessian_weight"), source="Molchanov et al. 2019, arXiv:1906.10771, sec. 3.1, second order",
-    units="squared-sum",
+    units="squared-sum", elementwise=True,
 )  # fmt: skip
 def taylor_second(weight: Tensor, gradient: Tensor, hessian_weight: Tensor) -> Tensor:
     """w g - w (H w) / 2, as the paper writes the second-order change; of a piece the square of the sum, in squared units of loss.
@@ -37,7 +40,7 @@ def taylor_second(weight: Tensor, gradient: Tensor, hessian_weight: Tensor) -> T
     return weight * gradient - weight * hessian_weight / 2
 
 
-@criteria("obd", needs=("hessian_diagonal",), source="LeCun, Denker & Solla 1989, saliency h u^2 / 2", units="signed-sum")
+@criteria("obd", needs=("hessian_diagonal",), source="LeCun, Denker & Solla 1989, saliency h u^2 / 2", units="signed-sum", elementwise=True)
 def obd(weight: Tensor, hessian_diagonal: Tensor) -> Tensor:
     """w^2 h / 2, h the diagonal of the Hessian: change of the loss at a minimum, in units of loss; shape of `weight`; summed over a piece.
 
@@ -51,7 +54,7 @@ def obd(weight: Tensor, hessian_diagonal: Tensor) -> Tensor:
 
 @criteria(
     "obs-diagonal", needs=("squared_gradient",), source="Hassibi & Stork 1992, eq. 5, with the diagonal empirical Fisher",
-    units="signed-sum",
+    units="signed-sum", elementwise=True,
 )  # fmt: skip
 def obs_diagonal(weight: Tensor, squared_gradient: Tensor) -> Tensor:
     """w^2 F / 2 with F the mean squared gradient of single samples: w^2 / (2 [F^-1]) for a diagonal F; shape of `weight`.

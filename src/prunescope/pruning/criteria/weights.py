@@ -24,7 +24,10 @@ def random(weight: Tensor, generator: Generator) -> Tensor:
     return torch.rand(weight.shape, generator=generator, dtype=torch.float64).to(weight.device)
 
 
-@criteria("movement", needs=("initial_weights",), source="Zhou et al. 2019, arXiv:1905.01067, table of mask criteria", units="norm")
+@criteria(
+    "movement", needs=("initial_weights",), source="Zhou et al. 2019, arXiv:1905.01067, table of mask criteria",
+    units="norm", elementwise=True,
+)  # fmt: skip
 def movement(weight: Tensor, initial_weights: Tensor) -> Tensor:
     """|w - w0|, how far each weight moved from its initial value, in the weight's unit; shape of `weight`.
 
@@ -34,7 +37,10 @@ def movement(weight: Tensor, initial_weights: Tensor) -> Tensor:
     return (weight - initial_weights).abs()
 
 
-@criteria("movement-direction", needs=("initial_weights",), source="Sanh et al. 2020, arXiv:2005.07683, sec. 4", units="signed-sum")
+@criteria(
+    "movement-direction", needs=("initial_weights",), source="Sanh et al. 2020, arXiv:2005.07683, sec. 4",
+    units="signed-sum", elementwise=True,
+)  # fmt: skip
 def movement_direction(weight: Tensor, initial_weights: Tensor) -> Tensor:
     """(w^2 - w0^2) / 2, movement away from zero as important, squared unit of the weight; shape of `weight`; of a piece: the sum.
 
@@ -47,7 +53,10 @@ def movement_direction(weight: Tensor, initial_weights: Tensor) -> Tensor:
     return (weight.square() - initial_weights.square()) / 2
 
 
-@criteria("magnitude-increase", needs=("initial_weights",), source="Zhou et al. 2019, arXiv:1905.01067", units="signed-sum")
+@criteria(
+    "magnitude-increase", needs=("initial_weights",), source="Zhou et al. 2019, arXiv:1905.01067",
+    units="signed-sum", elementwise=True,
+)  # fmt: skip
 def magnitude_increase(weight: Tensor, initial_weights: Tensor) -> Tensor:
     """|w| - |w0|, growth since the start in the weight's unit; shape of `weight`; of a piece: the sum. Negative where a weight shrank.
 
