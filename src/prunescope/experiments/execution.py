@@ -24,6 +24,8 @@ from prunescope.pruning import Masks, prune
 from prunescope.results.schema import FACT_COLUMNS, Record, frame
 from prunescope.results.store import read_records, write_beside, write_records
 from prunescope.training import State, load_weights, save_weights
+from prunescope.training.arrangement import QUANTISED, TAUGHT
+from prunescope.training.distillation import Distillation
 from prunescope.training.loop import batch_size
 from prunescope.training.normalisation import recalibrate
 from prunescope.types import Dataset, Split, StoreError
@@ -46,6 +48,8 @@ class Training:
     recorder: Recorder
     listeners: Sequence[Any]
     alone: bool = False
+    teaching: Distillation | None = None
+    apart: str | None = None  # why it cannot be stacked with those of other trials
 
 
 T = TypeVar("T")
