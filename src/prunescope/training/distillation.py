@@ -2,9 +2,9 @@
 
     loss = (1 - alpha) task(z, y) + alpha T^2 KL(softmax(z_teacher / T) || softmax(z / T))
 
-Hinton, Vinyals & Dean 2015, arXiv:1503.02531: softened probabilities q_i = exp(z_i / T) / sum_j exp(z_j / T) are their equation 1; slopes of
-the soft part shrink as 1 / T^2, so it is multiplied by T^2 (section 2). Their cross-entropy differs from KL by the teacher's entropy, which
-no weight of the student changes.
+Hinton, Vinyals & Dean 2015, arXiv:1503.02531: softened probabilities q_i = exp(z_i / T) / sum_j exp(z_j / T) are their equation 1; slopes
+of the soft part shrink as 1 / T^2, so it is multiplied by T^2 (section 2). Their cross-entropy differs from KL by the teacher's entropy,
+which no weight of the student changes.
 """
 
 from __future__ import annotations
@@ -47,8 +47,7 @@ def softened_divergence(output: Tensor, teacher: Tensor, temperature: float) -> 
     0.189
     """
     if output.shape != teacher.shape or output.ndim < 2 or output.shape[1] < 2:
-        raise ConfigError(
-            f"distillation: outputs of shapes {tuple(output.shape)} and, of the teacher, {tuple(teacher.shape)}: expected (samples, classes) of both"
-        )
+        shapes = f"{tuple(output.shape)} and, of the teacher, {tuple(teacher.shape)}"
+        raise ConfigError(f"distillation: outputs of shapes {shapes}: expected (samples, classes) of both")
     mine, theirs = ((z / temperature).log_softmax(1) for z in (output, teacher))
     return F.kl_div(mine, theirs, reduction="none", log_target=True).sum(1).mean()

@@ -83,8 +83,8 @@ def _objective(
         return task, data
     if len(teaching.outputs) != len(data):
         raise ConfigError(f"the teacher was asked about {len(teaching.outputs)} samples, and {len(data)} are trained on: expected the same")
-    labels = data.y
-    return lambda output, rows: teaching.loss(task, output, labels[rows], rows), Split(data.x, torch.arange(len(data), device=data.y.device))
+    labels, numbers = data.y, torch.arange(len(data), device=data.y.device)
+    return lambda output, rows: teaching.loss(task, output, labels[rows], rows), Split(data.x, numbers)
 
 
 def batches(

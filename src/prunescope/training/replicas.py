@@ -24,8 +24,8 @@ from prunescope.config import TrainingConfig
 from prunescope.pruning.masks import Masks
 from prunescope.training.arrangement import TAUGHT, Arrangement, Way, arrange
 from prunescope.training.checkpoint import Snapshot, put_back
-from prunescope.training.events import EVENTS, State, handlers
 from prunescope.training.distillation import Distillation
+from prunescope.training.events import EVENTS, State, handlers
 from prunescope.training.flat import FlatParameters
 from prunescope.training.loop import batch_size as batch_size
 from prunescope.training.loop import train
