@@ -247,7 +247,8 @@ class DeployConfig(Section):
     """What is made of the network at the end, each stage measured: what is masked removed, then quantised, then written to files.
 
     compact   remove what the masks leave constant, for a smaller dense network of the same outputs
-    formats   files written beside the weights and checked: "safetensors", "onnx" (extra `export`), "pt2"; their bytes are recorded
+    formats   files written beside the weights and checked, their bytes recorded: "safetensors", "pt2", and "onnx" (extra `export`) of the
+              last stage in floating point
     """
 
     compact: bool = False

@@ -11,10 +11,12 @@ from torch import Tensor, nn
 from prunescope.config import TrialConfig
 from prunescope.experiments.execution import Execution
 from prunescope.export import export_model
+from prunescope.export.graphs import check_onnx
 from prunescope.measures.quality import Measurement
 from prunescope.measures.size import size
 from prunescope.pruning import Masks
 from prunescope.quantization import quantize, stored_bytes
+from prunescope.quantization.int8 import torchao
 
 COMPACTED, QUANTISED = "compacted", "quantised"  # phases of the records
 
@@ -49,20 +51,38 @@ def stages(model: nn.Module, masks: Masks | None, config: TrialConfig, *, exampl
 
 
 def deploy(work: Execution, masks: Masks | None) -> None:
-    """Carry out the stages, record each, and write the files that the config asks for into the trial's folder."""
-    model, phase, left = work.model, "final", masks
+    """Carry out the stages, record each, and write the files that the config asks for into the trial's folder.
+
+    Files are of the last stage, ONNX of the last one in floating point.
+    """
+    floating = last = Stage("final", work.model, (), {}), masks
     for stage in stages(work.model, masks, work.config, example=work.data.train.x[:2], calibration=work.calibration):
-        model, phase, left = stage.model, stage.phase, None if stage.phase == COMPACTED else left
-        work.recorder.stage(phase, model, stage.sizes)
-    if work.place is None:
-        return
-    about: dict[str, Any] = {"title": work.trial.label, "trial": work.trial.label, "hash": work.trial.hash, "stage": phase}
-    about["quality"] = [
-        {"when": phase, "split": r.split, "metric": r.metric, "value": r.value, "unit": r.unit, "n": r.n, "stderr": r.stderr}
+        work.recorder.stage(stage.phase, stage.model, stage.sizes)
+        last = stage, None if stage.phase == COMPACTED else last[1]
+        floating = floating if stage.phase == QUANTISED else last
+    for kind in work.config.deploy.formats if work.place is not None else ():
+        _write(work, *(floating if kind == "onnx" else last), kind)
+
+
+def _write(work: Execution, stage: Stage, masks: Masks | None, kind: str) -> None:
+    """One file of a stage, and its bytes on disk as a record."""
+    assert work.place is not None, "the caller has seen to that"
+    quality = [
+        {"when": r.phase, "split": r.split, "metric": r.metric, "value": r.value, "unit": r.unit, "n": r.n, "stderr": r.stderr}
         for r in work.recorder.records
-        if r.phase == phase and r.metric in ("accuracy", "loss")
+        if r.phase == stage.phase and r.metric in ("accuracy", "loss") and not r.layer
     ]
-    for kind in work.config.deploy.formats:
-        path, example = work.place / f"model.{kind}", work.data.train.x[:2]
-        made = export_model(model, path, format=kind, example_inputs=example, masks=left, dynamic_batch=True, about=about)
-        work.recorder.note(phase, [Measurement(f"bytes_{kind}", made.bytes, "bytes", parameters={"format": kind, "on": "disk"})])
+    trial = work.trial
+    about = {"title": f"{trial.experiment}: {trial.label}", "trial": trial.label, "hash": trial.hash, "stage": stage.phase}
+    about |= {"quality": quality}
+    path, example = work.place / f"model.{kind}", work.data.train.x[:2]
+    made = export_model(stage.model, path, format=kind, example_inputs=example, masks=masks, dynamic_batch=True, about=about)
+    work.recorder.note(stage.phase, [Measurement(f"bytes_{kind}", made.bytes, "bytes", parameters={"format": kind, "on": "disk"})])
+
+
+def check_extras(config: TrialConfig) -> None:
+    """Import what the config's stages need, so that a missing extra shows before anything is trained."""
+    if config.quantize.weights == "int8":
+        torchao()
+    if "onnx" in config.deploy.formats:
+        check_onnx()

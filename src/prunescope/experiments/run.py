@@ -21,6 +21,7 @@ from prunescope import config as configs
 from prunescope.config import ExperimentConfig
 from prunescope.experiments import checkpoints, engines, presets
 from prunescope.experiments.checkpoints import SECONDS
+from prunescope.experiments.deployment import check_extras
 from prunescope.experiments.sweep import Trial, trials
 from prunescope.experiments.tasks import Task, carry_out, dense_name, trial_name
 from prunescope.experiments.trial import build_model, load_data
@@ -107,6 +108,7 @@ def check(planned: Plan, data_dir: Path | None) -> list[str]:
     notes: dict[str, None] = {}
     seen = set()
     for trial in planned.trials:
+        check_extras(trial.config)
         key = configs.value_hash({s: getattr(trial.config, s).model_dump(mode="json") for s in ("data", "model", "training")})
         if key in seen:
             continue

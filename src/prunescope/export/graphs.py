@@ -18,10 +18,15 @@ from prunescope.types import ExportError
 TOLERANCE = 1e-4  # of the largest output: other libraries sum in another order
 
 
-def write_onnx(model: nn.Module, path: Path, example: Inputs, *, dynamic: bool) -> Agreement:
-    """Write `model` as one ONNX file, weights within, and compare it by ONNX Runtime. Raises ExportError, MissingExtraError."""
+def check_onnx() -> None:
+    """Raise MissingExtraError where one of the packages that ONNX needs is not there."""
     for package in ("onnx", "onnxscript", "onnxruntime"):
         extras.load(package, extra="export", purpose="ONNX")
+
+
+def write_onnx(model: nn.Module, path: Path, example: Inputs, *, dynamic: bool) -> Agreement:
+    """Write `model` as one ONNX file, weights within, and compare it by ONNX Runtime. Raises ExportError, MissingExtraError."""
+    check_onnx()
     if any(is_int8(p) for p in model.parameters()):
         raise ExportError("int8 networks of torchao have no ONNX form: export them as pt2 or safetensors, or the network before quantising")
     names = ["input"] if len(example) == 1 else [f"input_{i}" for i in range(len(example))]
