@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -65,6 +65,7 @@ class Coupling:
     families   those that can be removed; frozen: those that cannot, with reasons
     trace      the graph; values: what stands where in each of its tensors (`Value` by node), by channel numbers
     sets       channel number -> the number of its coupled set
+    ledger     what the walk wrote down: where each channel number stands, and where channels meet and end
     """
 
     families: tuple[Family, ...]
@@ -72,6 +73,7 @@ class Coupling:
     trace: Trace
     values: Mapping[Any, Any]
     sets: np.ndarray
+    ledger: Ledger = field(default_factory=Ledger)
 
     def report(self) -> list[tuple[str, int, str]]:
         """(name, pieces, "" or why they stay) of all families, those that can go first."""
