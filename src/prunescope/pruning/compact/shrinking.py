@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from prunescope.pruning.compact.checking import Check, DiffersError, Inputs, cast, compare, doubled, precision, tolerance_of
 from prunescope.pruning.compact.own import UnfitError, own_classes
 from prunescope.pruning.compact.plan import Plan, plan
+from prunescope.pruning.compact.regraph import graph_module
 from prunescope.pruning.compact.report import CompactReport, counted, rows
 from prunescope.pruning.compact.study import dead_by_masks, study
 from prunescope.pruning.coupling import couple
@@ -44,11 +45,20 @@ def compact(model: nn.Module, masks: Mapping[str, Tensor] | None = None, example
     found = study(coupling, tensors, leaves)
     made = plan(found, level=True)
     clock.note("plan")
-    small = own_classes(work, made)
-    clock.note("build")
-    checks = compare(work, small, wide, 1e-10)
+    how, note = "own classes", ""
+    try:
+        small = own_classes(work, made)
+        clock.note("build")
+        checks = compare(work, small, wide, 1e-10)
+    except (UnfitError, DiffersError) as error:
+        note = str(error)
+        small, free = graph_module(work, made, wide)
+        how = "graph module"
+        note += "" if free else " FROZEN"
+        clock.note("build")
+        checks = compare(work, small, wide, 1e-10, batches=free)
     clock.note("check")
-    return small, report_of(masked, small, made, "own classes", checks, [], clock)
+    return small, report_of(masked, small, made, how, checks, [], clock, note)
 
 
 class Clock:

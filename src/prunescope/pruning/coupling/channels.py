@@ -70,6 +70,7 @@ class Ledger:
 
     where      the operation at work, for reasons; node: its node in the graph
     meetings   channels that meet others without a weight in between, by the node where they do
+    shared     channels of a parameter and those that share them
     takers     channels of weights that take values as inputs there, by node
     """
 
@@ -81,6 +82,7 @@ class Ledger:
     marks: dict[str, list[np.ndarray]] = field(default_factory=dict)
     meetings: dict[Any, list[np.ndarray]] = field(default_factory=dict)
     takers: dict[Any, list[np.ndarray]] = field(default_factory=dict)
+    shared: list[tuple[np.ndarray, np.ndarray, str]] = field(default_factory=list)
     where: str = ""
     node: Any = None
 
@@ -115,6 +117,10 @@ class Ledger:
         """Write down that channels cannot be removed, and why."""
         if len(numbers := self._channels(ids)):
             self.frozen.append((numbers, f"{reason} ({self.where})" if self.where else reason))
+
+    def share(self, ids: Tensor, others: Tensor) -> None:
+        """Write down that each channel of `ids` is shared by several of `others` (broadcast): it goes if these turn out to be one set."""
+        self.shared.append((ids.expand(others.shape).flatten().numpy(), others.flatten().numpy(), self.where))
 
     def mix(self, label: Label, reason: str) -> None:
         """Write down that channels meet there without a weight of their own: a statistic over them or their product.
