@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 EXACT = 1e-10
 Inputs = tuple[tuple[Any, ...], dict[str, Any]]
 BATCHES = (1, 7)
+LARGEST = 1 << 17  # entries of an input that is tried for its size alone
 
 
 @dataclass(frozen=True)
@@ -38,60 +40,85 @@ def cast(values: Any, dtype: torch.dtype) -> Any:
 
 
 def variants(inputs: Inputs, seed: int = 0) -> Iterator[tuple[str, Inputs]]:
-    """The example, random inputs of its shape, and of other batch sizes: dimension 0 wherever it is as long as the first tensor's."""
+    """The example, random inputs of its shape, of other batch sizes, and of other sizes along positions.
+
+    The batch is dimension 0 wherever it is as long as the first tensor's. Which dimensions are positions nobody says: all are tried, for
+    the network refuses those that are not.
+    """
     yield "example", inputs
     generator = torch.Generator().manual_seed(seed)
     leaves, spec = torch.utils._pytree.tree_flatten(inputs)
     first = next((v for v in leaves if isinstance(v, Tensor) and v.ndim), None)
 
-    def build(batch: int | None) -> Inputs:
-        found: Inputs = torch.utils._pytree.tree_unflatten([_random(v, first, batch, generator) for v in leaves], spec)
+    def build(resize: Callable[[tuple[int, ...]], tuple[int, ...]]) -> Inputs:
+        found: Inputs = torch.utils._pytree.tree_unflatten([_random(v, resize, generator) for v in leaves], spec)
         return found
 
-    yield "random inputs", build(None)
-    if first is not None:
-        for batch in BATCHES:
-            yield f"batch size {batch}", build(batch)
+    yield "random inputs", build(lambda shape: shape)
+    if first is None:
+        return
+    length = first.shape[0]
+    for batch in BATCHES:
+        yield f"batch size {batch}", build(lambda shape, batch=batch: (batch, *shape[1:]) if shape[0] == length else shape)
+    for number, shape in enumerate(_sizes(tuple(first.shape))):
+        others = dict(enumerate(zip(first.shape, shape, strict=True)))
+        yield f"another size {number}", build(lambda s, o=others: tuple(o[d][1] if d in o and o[d][0] == n else n for d, n in enumerate(s)))
 
 
-def _random(value: Any, first: Tensor | None, batch: int | None, generator: torch.Generator) -> Any:
+def _sizes(shape: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
+    """Other sizes of the first input, to be tried."""
+    spans = [range(2, len(shape))] if len(shape) > 3 else [range(d, d + 1) for d in range(1, len(shape))]
+    for span in spans:
+        for up, down in ((1, 2), (2, 1), (4, 3)):
+            changed = tuple(max(1, n * up // down) if d in span else n for d, n in enumerate(shape))
+            if changed != shape and (up < down or math.prod(changed) < LARGEST):
+                yield changed
+
+
+def _random(value: Any, resize: Callable[[tuple[int, ...]], tuple[int, ...]], generator: torch.Generator) -> Any:
     if not isinstance(value, Tensor) or not value.ndim:
         return value
-    if batch is not None and first is not None and value.shape[0] == first.shape[0]:
-        value = value[torch.arange(batch) % value.shape[0]]
+    shape = resize(tuple(value.shape))
     if value.is_floating_point():
         scale = float(value.std()) if value.numel() > 1 else 1.0
-        noise = torch.randn(value.shape, generator=generator, dtype=torch.float64) * (scale or 1.0)
+        noise = torch.randn(shape, generator=generator, dtype=torch.float64) * (scale or 1.0)
         return (noise + float(value.mean())).to(value.device, value.dtype)
-    order = torch.randperm(value.numel(), generator=generator).to(value.device)
-    return value.flatten()[order].view(value.shape) if value.dtype != torch.bool else value
+    if value.dtype == torch.bool:
+        return value if shape == tuple(value.shape) else torch.ones(shape, dtype=torch.bool, device=value.device)
+    picks = torch.randint(0, max(value.numel(), 1), shape, generator=generator).to(value.device)
+    return value.flatten()[picks]
 
 
 @torch.no_grad()
-def compare(
-    masked: Callable[..., Any], small: Callable[..., Any], inputs: Inputs, tolerance: float, *, batches: bool = True
-) -> list[Check]:
-    """The error on every variant of the inputs that the masked network takes. DiffersError where one is above `tolerance`."""
-    found = []
+def compare(masked: Callable[..., Any], small: Callable[..., Any], inputs: Inputs, tolerance: float) -> tuple[list[Check], str]:
+    """(the error on every variant of the inputs that the masked network takes, a note on sizes that only that one takes).
+
+    DiffersError where an error is above `tolerance`, or where the smaller network fails on a batch size that the masked one takes.
+    """
+    found, note, sized = [], "", False
     for what, (args, kwargs) in variants(inputs):
-        sized = what.startswith("batch")
-        if sized and not batches:
+        other = what.startswith("another")
+        if other and sized:
             continue
         try:
             expected = masked(*copy.deepcopy(args), **copy.deepcopy(kwargs))
-        except Exception:  # the user's network takes no such batch
-            if not sized:
+        except Exception:  # the user's network takes no such batch or size
+            if what in ("example", "random inputs"):
                 raise
             continue
         try:
             got = small(*args, **kwargs)
         except Exception as error:
+            if other:
+                note, sized = "takes inputs of the example's size alone", True
+                continue
             raise DiffersError(f"on {what} the smaller network fails: {type(error).__name__}: {' '.join(str(error).split())[:200]}") from error
         error = difference(expected, got)
         if not error <= tolerance:
             raise DiffersError(f"on {what} its outputs differ by {error:.1e} of the largest output (allowed {tolerance:.0e})")
-        found.append(Check(what, error))
-    return found
+        sized |= other
+        found.append(Check("another size" if other else what, error))
+    return found, note
 
 
 def difference(expected: Any, got: Any) -> float:

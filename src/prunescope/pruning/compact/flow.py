@@ -22,7 +22,7 @@ class Line:
     """What stands in the places (n,) along one dimension of a tensor.
 
     fixed   whether no input changes the place
-    even    whether it holds the same number all over the other dimensions; value: that number (0 where it does not)
+    even    whether it holds the same number all over the other dimensions; value: that number, or the mean (0 where an input changes it)
     """
 
     fixed: Tensor
@@ -55,8 +55,8 @@ def line(seen: Seen, dim: int) -> Line:
         first = picked[:, 0]
         spread = (picked - first[:, None]).abs().amax(1)
         even[found] = spread <= 1e-12 * first.abs().clamp(min=1e-2)
-        value[found] = first
-    return Line(fixed, even, torch.where(even, value, 0.0))
+        value[found] = torch.where(spread == 0, first, picked.mean(1))
+    return Line(fixed, even, value)
 
 
 @dataclass

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +16,7 @@ from prunescope.pruning.compact.layout import Layout, before, layouts, shape
 from prunescope.pruning.compact.norms import CompactNorm
 from prunescope.pruning.compact.own import UnfitError, biases, settings, sliced
 from prunescope.pruning.compact.plan import Plan
-from prunescope.pruning.coupling.trace import exported
+from prunescope.pruning.compact.tracing import fixed_module, freed_module, open_module
 from prunescope.pruning.coupling.walk import rule_of
 
 aten = torch.ops.aten
@@ -34,38 +34,28 @@ def edit(*names: str) -> Callable[[Edit], Edit]:
     return register
 
 
-def graph_module(model: nn.Module, plan: Plan, inputs: Inputs) -> tuple[torch.fx.GraphModule, bool]:
-    """(the smaller network as a graph, whether sizes of inputs stayed open). UnfitError where an operation's sizes cannot be changed."""
+def graph_modules(model: nn.Module, plan: Plan, inputs: Inputs) -> Iterator[torch.fx.GraphModule]:
+    """The smaller network as graphs, from the most to the least flexible in the sizes of its inputs: traced with open sizes, with the batch
+    found by comparing two traces, and with the sizes of the example. UnfitError where an operation's sizes cannot be changed.
+    """
     old = [n for n in plan.coupling.trace.graph.graph.nodes if _gives_tensors(n)]
-    for resizable in (True, False):
+    said = "two traces of the network differ"
+    for build in (open_module, freed_module, fixed_module):
         try:
-            module = exported(model, *_doubled_batch(inputs) if resizable else inputs, resizable=resizable).module(check_guards=False)
+            module = build(model, inputs)
         except Exception as error:  # the user's forward runs on symbolic sizes, which may raise anything
-            if not resizable:
-                raise UnfitError(f"torch.export gives no module of its own: {' '.join(str(error).split())[:200]}") from error
+            said = f"torch.export gives no module of its own: {' '.join(str(error).split())[:200]}"
             continue
         new = [n for n in module.graph.nodes if _gives_tensors(n)]
         if [n.target for n in old] == [n.target for n in new]:
-            rewrite = Rewrite(module, plan, dict(zip(old, new, strict=True)), layouts(plan))
-            return rewrite.go(), resizable
-    raise UnfitError("two traces of the network differ")
+            yield Rewrite(module, plan, dict(zip(old, new, strict=True)), layouts(plan)).go()
+    raise UnfitError(said)
 
 
 def _gives_tensors(node: torch.fx.Node) -> bool:
     value = node.meta.get("val")
     several = isinstance(value, list | tuple) and any(isinstance(v, Tensor) for v in value)
     return node.op == "call_function" and (isinstance(value, Tensor) or several)
-
-
-def _doubled_batch(inputs: Inputs) -> Inputs:
-    """Inputs whose first dimension is 2 where it was 1: torch.export takes a size of 1 as fixed."""
-    leaves, spec = torch.utils._pytree.tree_flatten(inputs)
-    first = next((v for v in leaves if isinstance(v, Tensor) and v.ndim), None)
-    if first is None or first.shape[0] != 1:
-        return inputs
-    leaves = [torch.cat([v, v]) if isinstance(v, Tensor) and v.ndim and v.shape[0] == 1 else v for v in leaves]
-    found: Inputs = torch.utils._pytree.tree_unflatten(leaves, spec)
-    return found
 
 
 @dataclass
