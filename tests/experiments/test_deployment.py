@@ -139,6 +139,10 @@ def test_a_trial_is_read_back_exported_and_read_from_the_file(int8_run, tmp_path
     whole = open_saved(f"{int8_run.folder}:{first[:6]}", stage="final")
     assert whole.masks is not None
     assert not whole.model.fc1.weight[~whole.masks["fc1.weight"]].any()
+    compacted = open_saved(f"{int8_run.folder}:{first}", stage="compacted")
+    assert compacted.masks is None
+    assert compacted.model.fc1.weight.shape == (6, 64)
+    assert torch.allclose(compacted.model(whole.example), whole.model(whole.example), atol=1e-5)
     assert open_saved(f"{int8_run.folder}:best").about["hash"] in (first, second)
     file = tmp_path / "net.safetensors"
     monkeypatch.setattr("sys.argv", ["prunescope", "export-model", f"{int8_run.folder}:{first}", "--out", str(file)])

@@ -15,7 +15,9 @@ from prunescope.export.graphs import check_onnx
 from prunescope.measures.quality import Measurement
 from prunescope.measures.size import size
 from prunescope.pruning import Masks
+from prunescope.pruning.compact import compact
 from prunescope.quantization import quantize, stored_bytes
+from prunescope.quantization.choice import chosen
 from prunescope.quantization.int8 import torchao
 
 COMPACTED, QUANTISED = "compacted", "quantised"  # phases of the records
@@ -34,12 +36,10 @@ class Stage:
 def stages(model: nn.Module, masks: Masks | None, config: TrialConfig, *, example: Tensor, calibration: list[Any]) -> Iterator[Stage]:
     """The network after each step that `config` asks for, in order; `model` itself stays as it is."""
     if config.deploy.compact and masks is not None:
-        from prunescope.pruning.compact import compact
-
         model, report = compact(model, masks, example_inputs=example)
         yield Stage(COMPACTED, model, tuple(size(model)), {"report": str(report)})
-    if config.quantize.weights == "int8":
-        own = config.quantize
+    own = config.quantize
+    if own.weights == "int8" and chosen(model, own.exclude)[0]:
         model, done = quantize(model, activations=own.activations, exclude=own.exclude, calibration=calibration)
         detail = {"activations": own.activations, "aware": own.aware, "int8": list(done.layers), "float": done.kept}
         sizes = (
@@ -60,6 +60,9 @@ def deploy(work: Execution, masks: Masks | None) -> None:
         work.recorder.stage(stage.phase, stage.model, stage.sizes)
         last = stage, None if stage.phase == COMPACTED else last[1]
         floating = floating if stage.phase == QUANTISED else last
+    if work.config.quantize.weights == "int8" and last[0].phase != QUANTISED:  # said, not silent: the others of the sweep may have int8
+        kept = chosen(last[0].model, work.config.quantize.exclude)[1] or {"": "a graph of operations, without layers"}
+        work.recorder.note(last[0].phase, [Measurement("int8_weights", 0, "count", parameters={"int8": [], "float": kept})])
     for kind in work.config.deploy.formats if work.place is not None else ():
         _write(work, *(floating if kind == "onnx" else last), kind)
 

@@ -119,7 +119,8 @@ def _from_trial(run: Run, name: str, stage: str | None, data_dir: Path | None) -
     for made in stages(model, masks, config, example=example, calibration=work.calibration):
         model, found, left = made.model, made.phase, None if made.phase == COMPACTED else left
     if last is not None and found != last:
-        raise ConfigError(f"trial {name} has no masks, so there is nothing to compact: expected --stage final or quantised")
+        why = "has no masks, so there is nothing to compact" if last == COMPACTED else "has no layer that torchao makes int8 of"
+        raise ConfigError(f"trial {name} {why}: its last stage is {found!r}")
     about = {**_facts(run, trial, place, found), "stage": found, "activations": config.quantize.activations}
     if config.deploy.compact is False:
         about["builder"] = {

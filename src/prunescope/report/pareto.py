@@ -29,7 +29,8 @@ def pareto(run: Run) -> pd.DataFrame | None:
     if not whole["phase"].isin([s for s in STAGES if s != "final"]).any():
         return None
     known = tables.cells(run)
-    found = [frame for cost in COSTS for stage in STAGES if (frame := _points(whole, cost, stage, known)) is not None]
+    measured = [c for c in COSTS if (whole.loc[whole["metric"] == c, "phase"] != "final").any()]
+    found = [frame for cost in measured for stage in STAGES if (frame := _points(whole, cost, stage, known)) is not None]
     if not found:
         return None
     points = pd.concat(found, ignore_index=True)
