@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,14 +30,15 @@ class Stage:
     phase: str
     model: nn.Module
     sizes: tuple[Measurement, ...]
-    detail: Mapping[str, Any]
 
 
 def stages(model: nn.Module, masks: Masks | None, config: TrialConfig, *, example: Tensor, calibration: list[Any]) -> Iterator[Stage]:
     """The network after each step that `config` asks for, in order; `model` itself stays as it is."""
     if config.deploy.compact and masks is not None:
         model, report = compact(model, masks, example_inputs=example)
-        yield Stage(COMPACTED, model, tuple(size(model)), {"report": str(report)})
+        said = {"how": report.how, "removable": report.removable, "error": report.error, "note": report.note}
+        removed = Measurement("removed_parameters", report.removed, "count", parameters=said)
+        yield Stage(COMPACTED, model, (*size(model), removed))
     own = config.quantize
     if own.weights == "int8" and chosen(model, own.exclude)[0]:
         model, done = quantize(model, activations=own.activations, exclude=own.exclude, calibration=calibration)
@@ -47,7 +48,7 @@ def stages(model: nn.Module, masks: Masks | None, config: TrialConfig, *, exampl
             Measurement("int8_weights", done.weights, "count", parameters=detail),
             Measurement("bytes", stored_bytes(model), "bytes", parameters={"format": "int8"}),
         )
-        yield Stage(QUANTISED, model, sizes, detail)
+        yield Stage(QUANTISED, model, sizes)
 
 
 def deploy(work: Execution, masks: Masks | None) -> None:
@@ -55,7 +56,7 @@ def deploy(work: Execution, masks: Masks | None) -> None:
 
     Files are of the last stage, ONNX of the last one in floating point.
     """
-    floating = last = Stage("final", work.model, (), {}), masks
+    floating = last = Stage("final", work.model, ()), masks
     for stage in stages(work.model, masks, work.config, example=work.data.train.x[:2], calibration=work.calibration):
         work.recorder.stage(stage.phase, stage.model, stage.sizes)
         last = stage, None if stage.phase == COMPACTED else last[1]
