@@ -77,7 +77,7 @@ def _write(work: Execution, stage: Stage, masks: Masks | None, kind: str) -> Non
         if r.phase == stage.phase and r.metric in ("accuracy", "loss") and not r.layer
     ]
     trial = work.trial
-    about = {"title": f"{trial.experiment}: {trial.label}", "trial": trial.label, "hash": trial.hash, "stage": stage.phase}
+    about: dict[str, Any] = {"title": f"{trial.experiment}: {trial.label}", "trial": trial.label, "hash": trial.hash, "stage": stage.phase}
     about |= {"quality": quality}
     path, example = work.place / f"model.{kind}", work.data.train.x[:2]
     made = export_model(stage.model, path, format=kind, example_inputs=example, masks=masks, dynamic_batch=True, about=about)

@@ -94,10 +94,11 @@ def _candidates(run: Run, trials: pd.DataFrame) -> str:
     scores = _scores(run)
     listed = trials.assign(score=trials["hash"].map(scores)).sort_values("score", ascending=False, kind="stable")
     lines = []
-    for row in listed.head(LISTED).itertuples():
-        level = "" if pd.isna(row.sparsity) else f" {100 * float(row.sparsity):g} %"
-        score = "" if pd.isna(row.score) else f", validation accuracy {row.score:.4f}"
-        lines.append(f"  {row.hash}  {', '.join(t for t in (row.group, row.variant) if t)}{level}, seed {row.seed}{score}")
+    rows: list[Any] = listed.head(LISTED).to_dict("records")
+    for row in rows:
+        level = "" if pd.isna(row["sparsity"]) else f" {100 * float(row['sparsity']):g} %"
+        score = "" if pd.isna(row["score"]) else f", validation accuracy {row['score']:.4f}"
+        lines.append(f"  {row['hash']}  {', '.join(t for t in (row['group'], row['variant']) if t)}{level}, seed {row['seed']}{score}")
     more = [f"  and {len(listed) - LISTED} more"] if len(listed) > LISTED else []
     return "\n".join([*lines, *more])
 

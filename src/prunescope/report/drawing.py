@@ -86,7 +86,8 @@ def _logarithmic(panel: Any) -> None:
 def logarithmic_x(panel: Any, tell: Callable[[float], str]) -> None:
     """A logarithmic axis of x alone, its ticks as `tell` writes them."""
     panel.set(xscale="log")
-    _plain_ticks(panel.xaxis, *panel.get_xlim(), tell)
+    low, high = panel.get_xlim()
+    _plain_ticks(panel.xaxis, low, high, tell)
 
 
 def _plain_ticks(axis: Any, low: float, high: float, tell: Callable[[float], str] = "{:g}".format) -> None:

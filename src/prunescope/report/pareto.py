@@ -63,7 +63,7 @@ def undominated(cost: np.ndarray, gain: np.ndarray) -> np.ndarray:
     no_dearer = cost[None, :] <= cost[:, None]
     no_worse = gain[None, :] >= gain[:, None]
     better = (cost[None, :] < cost[:, None]) | (gain[None, :] > gain[:, None])
-    return ~(no_dearer & no_worse & better).any(axis=1)
+    return np.asarray(~(no_dearer & no_worse & better).any(axis=1))
 
 
 def steps(front: pd.DataFrame) -> tuple[list[float], list[float]]:
@@ -82,13 +82,14 @@ def figure(points: pd.DataFrame, known: pd.DataFrame, looks: drawing.Styles) -> 
     made, axes = drawing.grid(len(costs), (4.6, 3.4))
     for axis, cost in zip(axes, costs, strict=True):
         mine = points[points["cost"] == cost]
-        for row in mine.itertuples():
-            variant = known["variant"][row.cell]
-            colour, spread = looks[variant][0], [[max(0.0, row.mean - row.low)], [max(0.0, row.high - row.mean)]]
-            if np.isfinite(row.low):
-                axis.errorbar(row.x, row.mean, yerr=spread, color=colour, linewidth=1, alpha=0.5)
-            label = variant if row.stage == "final" else None
-            axis.plot(row.x, row.mean, MARKERS[row.stage], color=colour, markersize=5 if row.front else 3.5, label=label)
+        rows: list[Any] = mine.to_dict("records")
+        for row in rows:
+            variant = known["variant"][row["cell"]]
+            colour, x, mean = looks[variant][0], row["x"], row["mean"]
+            if np.isfinite(row["low"]):
+                axis.vlines(x, row["low"], row["high"], color=colour, linewidth=1, alpha=0.5)
+            label = variant if row["stage"] == "final" else None
+            axis.plot(x, mean, MARKERS[row["stage"]], color=colour, markersize=5 if row["front"] else 3.5, label=label)
         axis.plot(*steps(mine[mine["front"]]), color=drawing.SOFT, linewidth=1.2, linestyle="--", label="front", zorder=0)
         drawing.logarithmic_x(axis, overview.size if cost == "bytes" else "{:g}".format)
         axis.set(xlabel=COSTS[cost], title=f"test accuracy against {COSTS[cost].partition(' [')[0]}")
