@@ -145,8 +145,8 @@ def bench(
         given = {name: batch(samples[name], size) for name in networks}
         found.rows += _timed(networks, given, chosen, size, how, found.reference, progress, hide=own and backends == "quick")
         if break_even if break_even is not None else backends == "all":
-            dense = [b for b in chosen if not registered.get(b).traits.get("sparse") and not registered.get(b).traits.get("slow")]
-            sparse = [b for b in chosen if registered.get(b).traits.get("sparse")]
+            dense = [b for b in chosen if _dense(b) and not registered.get(b).traits.get("slow")]
+            sparse = [b for b in chosen if not _dense(b)]
             first = next(iter(networks))
             wanted = Setting(dense, sparse, levels, **how)
             for one in break_evens(first, networks[first], given[first], wanted):
@@ -184,7 +184,8 @@ def _sizes(model: nn.Module, x: Tensor, formats: Sequence[str]) -> dict[str, flo
 
 
 def _machine() -> dict[str, Any]:
-    return {"torch": torch.__version__, "processor": platform.machine(), "cores": len(os.sched_getaffinity(0)), "load": os.getloadavg()[0]}
+    load = round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None
+    return {"torch": torch.__version__, "processor": platform.machine(), "cores": os.cpu_count(), "load": load}
 
 
 def _timed(
@@ -223,8 +224,12 @@ def _timed(
 
 def _best(first: str, times: Mapping[str, Timing]) -> str | None:
     """The fastest dense back-end of the first network that computes the same function."""
-    able = [k for k in times if (b := k.partition("\n")) and b[0] == first and exact(b[2]) and not registered.get(b[2]).traits.get("sparse")]
+    able = [k for k in times if k.startswith(f"{first}\n") and _dense(k.partition("\n")[2]) and exact(k.partition("\n")[2])]
     return min(able, key=lambda k: times[k].median) if able else None
+
+
+def _dense(backend: str) -> bool:
+    return not registered.get(backend).traits.get("sparse")
 
 
 def _row(name: str, backend: str, size: int, ready: Prepared, time: Timing, best: Timing | None) -> Row:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from prunescope.measures.backends import Job, Prepared, exact, prepare
+from prunescope.measures.backends import BackendError, Job, Prepared, exact, prepare
 from prunescope.measures.backends.sparse import linear_inputs
 from prunescope.measures.timing import compared
 from prunescope.registry import backends
@@ -35,8 +36,9 @@ class Point:
 class BreakEven:
     """From which sparsity on `backend` beats `dense`, the best dense back-end, on `what`; None where it never does.
 
-    interval   (low, high) of that sparsity from the intervals of the ratios, None at an end that lies outside the levels tried
-    points     the ratios measured; reason: why there are none
+    interval   (low, high) of that sparsity from the intervals of the ratios, None for an end beyond the highest level tried; without a
+               high end there is no break-even either
+    points     the ratios measured, without levels at which nothing can be made sparse with profit; reason: why there are none
     """
 
     model: str
@@ -72,7 +74,7 @@ def crossing(levels: Sequence[float], ratios: Sequence[float]) -> float | None:
     """The sparsity from which on `ratios` (time sparse / time dense, one a level, levels rising) stay below 1; None if the last does not.
 
     Between levels the ratio is taken to be linear in the sparsity, as the time of a kernel that skips zeros is. It is the lowest level
-    where all ratios are below 1.
+    where all ratios are below 1. A ratio may be infinite.
 
     >>> round(crossing([0.5, 0.8, 0.9], [2.6, 1.1, 0.6]), 4)
     0.82
@@ -83,8 +85,18 @@ def crossing(levels: Sequence[float], ratios: Sequence[float]) -> float | None:
     i = slow[-1]
     if i == len(levels) - 1:
         return None
-    share = (ratios[i] - 1) / (ratios[i] - ratios[i + 1])
+    share = (ratios[i] - 1) / (ratios[i] - ratios[i + 1]) if math.isfinite(ratios[i]) else 1.0
     return levels[i] + share * (levels[i + 1] - levels[i])
+
+
+def from_points(levels: Sequence[float], points: Sequence[Point | None]) -> tuple[float | None, tuple[float | None, float | None]]:
+    """The break-even and its interval from one point a level, None where nothing could be made sparse with profit.
+
+    There is none unless at the highest level the whole interval of the ratio lies below 1.
+    """
+    by_end = {end: [math.inf if p is None else float(getattr(p, end)) for p in points] for end in ("ratio", "low", "high")}
+    ends = (crossing(levels, by_end["low"]), crossing(levels, by_end["high"]))
+    return (crossing(levels, by_end["ratio"]) if ends[1] is not None else None), ends
 
 
 def break_evens(name: str, model: nn.Module, x: Tensor, setting: Setting) -> Iterator[BreakEven]:
@@ -98,7 +110,8 @@ def break_evens(name: str, model: nn.Module, x: Tensor, setting: Setting) -> Ite
         assert isinstance(layer, nn.Linear), "only those are looked at"
         shapes.setdefault((layer.in_features, layer.out_features, given.numel() // layer.in_features), (layer, given))
     for (wide, tall, rows), (layer, given) in shapes.items():
-        yield from _on((name, f"Linear {wide} x {tall}", rows, len(x)), layer, given, setting)
+        every = replace(setting, options={"threshold": 0.0, **setting.options})  # sparse even where that is slower, to see how much
+        yield from _on((name, f"Linear {wide} x {tall}", rows, len(x)), layer, given, every)
     yield from _on((name, WHOLE, len(x), len(x)), model, x, setting)
 
 
@@ -118,13 +131,21 @@ def _on(what: tuple[str, str, int, int], model: nn.Module, x: Tensor, setting: S
             continue
         pattern = backends.get(backend).traits.get("pattern")
         levels = [0.5] if pattern else list(setting.levels)
-        try:
-            points = tuple(_point(best, backend, model, x, level, setting) for level in levels)
-        except PrunescopeError as error:
-            yield BreakEven(*what, backend, best.backend, None, reason=str(error))
+        points: list[Point | None] = []
+        reason = ""
+        for level in levels:
+            try:
+                points.append(_point(best, backend, job, level, setting))
+            except BackendError as error:
+                points.append(None)
+                reason = str(error)
+            except PrunescopeError as error:  # it cannot be used here at all
+                reason = str(error)
+                break
+        if not any(points):
+            yield BreakEven(*what, backend, best.backend, None, reason=reason)
             continue
-        ends = [crossing(levels, [getattr(p, end) for p in points]) for end in ("ratio", "low", "high")]
-        yield BreakEven(*what, backend, best.backend, ends[0], (ends[1], ends[2]), points)
+        yield BreakEven(*what, backend, best.backend, *from_points(levels, points), tuple(p for p in points if p is not None))
 
 
 def best_dense(job: Job, setting: Setting) -> tuple[Prepared | None, str]:
@@ -145,9 +166,10 @@ def best_dense(job: Job, setting: Setting) -> tuple[Prepared | None, str]:
     return ready[min(times, key=lambda n: times[n].median)], ""
 
 
-def _point(best: Prepared, backend: str, model: nn.Module, x: Tensor, level: float, setting: Setting) -> Point:
-    thinned = sparsified(model, level, pattern=backends.get(backend).traits.get("pattern"))
-    ready = prepare(backend, Job(thinned, x, setting.threads, **setting.options))
+def _point(best: Prepared, backend: str, job: Job, level: float, setting: Setting) -> Point:
+    thinned = sparsified(job.model, level, pattern=backends.get(backend).traits.get("pattern"))
+    x = job.example
+    ready = prepare(backend, Job(thinned, x, setting.threads, like=job, **setting.options))
     with torch.no_grad():
         times = compared({"sparse": _call(ready, x), "dense": _call(best, x)}, **_how(setting))
     return Point(level, *times["sparse"].over(times["dense"]), times["sparse"].median)

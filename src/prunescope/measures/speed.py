@@ -14,7 +14,7 @@ from prunescope.registry import measures
 from prunescope.types import ConfigError, Split
 
 
-@measures("latency", needs=("data",), source="median over blocks of calls after warm-up, interval from order statistics (measures/timing.py)")
+@measures("latency", needs=("data",), source="median of blocks of calls after warm-up, interval by order statistics (measures/timing.py)")
 def latency(
     model: nn.Module,
     split: Split,

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from prunescope.measures.backends import eager, onnx, quantised, sparse, vino  # noqa: F401 (importing them registers their back-ends)
-from prunescope.measures.backends.preparation import Job, Prepared, absence, agreement, exact, prepare, sparse_ones
+from prunescope.measures.backends.preparation import BackendError, Job, Prepared, absence, agreement, exact, prepare
 
-__all__ = ["Job", "Prepared", "absence", "agreement", "exact", "prepare", "sparse_ones"]
+__all__ = ["BackendError", "Job", "Prepared", "absence", "agreement", "exact", "prepare"]

@@ -25,7 +25,7 @@ def _no_compiler(device: torch.device) -> PrunescopeError | None:
     wanted = [c for c in (os.environ.get("CXX"), "g++", "clang++", "cl") if c]
     if any(shutil.which(c) for c in wanted):
         return None
-    return ConfigError(f"torch.compile needs a C++ compiler and none of {', '.join(wanted)} is on the path: install one or leave compile out")
+    return ConfigError(f"torch.compile needs a C++ compiler: none of {', '.join(wanted)} is on the path; install one or leave compile out")
 
 
 @backends("compile", source="torch.compile (Ansel et al. 2024, PyTorch 2)", absent=_no_compiler, slow=True)

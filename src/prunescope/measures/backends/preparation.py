@@ -49,14 +49,15 @@ class Prepared:
 class Job:
     """What a back-end works with: `model` (in evaluation mode, to be left as it is), the `example` batch, and the `threads` to use.
 
-    Conversions that several back-ends share are made once: `onnx`.
+    Conversions that several back-ends share are made once: `onnx`. `like` is the job of the same network with other weights, whose
+    conversion can be used again.
     """
 
-    def __init__(self, model: nn.Module, example: Tensor, threads: int = 1, **options: Any) -> None:
+    def __init__(self, model: nn.Module, example: Tensor, threads: int = 1, *, like: Job | None = None, **options: Any) -> None:
         if threads < 1:
             raise ConfigError(f"threads {threads!r}: expected at least 1")
         self.model = copy.deepcopy(model).eval() if model.training else model
-        self.example, self.threads, self.options = example, threads, options
+        self.example, self.threads, self.like, self.options = example, threads, like, options
 
     @functools.cached_property
     def expected(self) -> Tensor:
@@ -71,9 +72,10 @@ class Job:
     @functools.cached_property
     def onnx(self) -> bytes:
         """The network as an ONNX file for batches of the example's shape."""
-        from prunescope.measures.backends.onnx import onnx_bytes
+        from prunescope.measures.backends.onnx import onnx_bytes, with_weights
 
-        return onnx_bytes(self.model, self.example)
+        again = with_weights(self.like.onnx, self.model) if self.like is not None else None
+        return onnx_bytes(self.model, self.example) if again is None else again
 
 
 def prepare(name: str, job: Job) -> Prepared:
@@ -125,11 +127,6 @@ def absence(entry: Entry, device: torch.device | str = "cpu") -> PrunescopeError
 def exact(name: str) -> bool:
     """Whether a back-end computes the same function as eager torch, to rounding."""
     return float(backends.get(name).traits.get("tolerance", EXACT)) <= EXACT
-
-
-def sparse_ones() -> list[str]:
-    """The back-ends whose time depends on zeros in the weights."""
-    return [entry.name for entry in backends if entry.traits.get("sparse")]
 
 
 def missing(packages: tuple[str, ...], extra: str, what: str) -> PrunescopeError | None:

@@ -34,8 +34,9 @@ def torch_int8(job: Job) -> tuple[Run, dict[str, Any]]:
         raise BackendError("torch-int8: this model has no linear or recurrent layer, so there is nothing to quantise")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch says at every call that it will go some day
-        made: Any = torch.ao.quantization.quantize_dynamic(copy.deepcopy(job.model), set(kinds), dtype=torch.qint8)
-    return made, {"engine": torch.backends.quantized.engine}
+        held = nn.Sequential(copy.deepcopy(job.model))  # it exchanges what is inside a module, never the module itself
+        made: Any = torch.ao.quantization.quantize_dynamic(held, set(kinds), dtype=torch.qint8)
+    return made[0], {"engine": torch.backends.quantized.engine}
 
 
 @backends("torchao-int8", source="torchao: Int8DynamicActivationInt8WeightConfig", tolerance=INT8,
@@ -47,9 +48,9 @@ def torchao_int8(job: Job) -> Run:
     with quiet("torchao", "torch.utils._pytree"):
         from torchao.quantization import Int8DynamicActivationInt8WeightConfig, quantize_
 
-        made = copy.deepcopy(job.model)
+        made = nn.Sequential(copy.deepcopy(job.model))
         quantize_(made, Int8DynamicActivationInt8WeightConfig())
-    return made
+    return made[0]
 
 
 @contextlib.contextmanager

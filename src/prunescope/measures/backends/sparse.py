@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -61,12 +63,13 @@ def csr(job: Job, *, threshold: float | None = None) -> tuple[Run, dict[str, Any
 
     threshold   convert the layers of at least this sparsity instead, unmeasured
 
-    Other layers stay dense. The notes name what was converted, and the sparsity of each layer.
+    Other layers stay dense. The notes name what was converted, and the sparsity of each layer. BackendError where nothing is.
     """
     model = copy.deepcopy(job.model)
     inputs = linear_inputs(model, job.example)
     if not inputs:
         raise BackendError("csr: this model calls no torch.nn.Linear, so there is nothing to convert")
+    _call_every_layer(model)
     chosen, sparsity = [], {}
     for name, x in inputs.items():
         layer = model.get_submodule(name)
@@ -76,7 +79,11 @@ def csr(job: Job, *, threshold: float | None = None) -> tuple[Run, dict[str, Any
         faster = _faster(made, layer, x, job.threads) if threshold is None else sparsity[name] >= threshold
         if faster:
             chosen.append(name)
-            _replace(model, name, made)
+            model = _replaced(model, name, made)
+    if not chosen:
+        low, high = (f"{100 * s:.0f}" for s in (min(sparsity.values()), max(sparsity.values())))
+        why = "is faster so than dense" if threshold is None else f"has a sparsity of {threshold:g}"
+        raise BackendError(f"csr: none of {len(inputs)} linear layers ({low} to {high} % zeros) {why}, so nothing is converted")
     return model, {"converted": chosen, "sparsity": {n: round(s, 4) for n, s in sparsity.items()}}
 
 
@@ -87,33 +94,50 @@ def _faster(made: nn.Module, layer: nn.Module, x: Tensor, threads: int) -> bool:
 
 
 def linear_inputs(model: nn.Module, example: Tensor) -> dict[str, Tensor]:
-    """What each linear layer that is called is given, by name; layers that other modules read without a call are not among them."""
+    """What each linear layer that is called is given for `example`, by name; a layer that another module only reads is not among them."""
     found: dict[str, Tensor] = {}
-    names = {n: m for n, m in model.named_modules() if type(m) is nn.Linear}
-    _take_the_slow_path(model)
 
     def keep(name: str, x: tuple[Tensor, ...]) -> None:
         found.setdefault(name, x[0].detach())
 
+    names = {n: m for n, m in model.named_modules() if type(m) is nn.Linear}
     handles = [m.register_forward_pre_hook(lambda _module, x, name=n: keep(name, x)) for n, m in names.items()]
     try:
-        model(example)
+        with _every_layer_called(model), torch.no_grad():
+            model(example)
     finally:
         for handle in handles:
             handle.remove()
     return found
 
 
-def _take_the_slow_path(model: nn.Module) -> None:
-    """torch.nn's encoder layers read their linear layers' weights and skip the layers themselves: tell them not to."""
+@contextlib.contextmanager
+def _every_layer_called(model: nn.Module) -> Iterator[None]:
+    """torch.nn's encoder layers may read their linear layers' weights and skip the layers themselves: not inside."""
+    encoders = [(m, m.activation_relu_or_gelu) for m in model.modules() if isinstance(m, nn.TransformerEncoderLayer)]
+    for module, _ in encoders:
+        module.activation_relu_or_gelu = 0
+    try:
+        yield
+    finally:
+        for module, before in encoders:
+            module.activation_relu_or_gelu = before
+
+
+def _call_every_layer(model: nn.Module) -> None:
+    """The same for good."""
     for module in model.modules():
         if isinstance(module, nn.TransformerEncoderLayer):
             module.activation_relu_or_gelu = 0
 
 
-def _replace(model: nn.Module, name: str, made: nn.Module) -> None:
+def _replaced(model: nn.Module, name: str, made: nn.Module) -> nn.Module:
+    """`model` with the module `name` exchanged, in place unless it is the model itself."""
+    if not name:
+        return made
     parent, _, last = name.rpartition(".")
     setattr(model.get_submodule(parent), last, made)
+    return model
 
 
 def _no_two_of_four(device: torch.device) -> PrunescopeError | None:
@@ -130,10 +154,10 @@ def _no_two_of_four(device: torch.device) -> PrunescopeError | None:
 def two_of_four(job: Job) -> tuple[Run, dict[str, Any]]:
     """Semi-structured 2:4 kernels for the linear layers whose weights have that pattern; half precision only."""
     model = copy.deepcopy(job.model)
-    _take_the_slow_path(model)
+    _call_every_layer(model)
     fitting = {n: m for n, m in model.named_modules() if type(m) is nn.Linear and is_two_of_four(m.weight)}
     if not fitting:
-        raise BackendError("2:4: no torch.nn.Linear of this model has two zeros in every four weights of a row: prune it with granularity 2:4")
+        raise BackendError("2:4: no torch.nn.Linear here has two zeros in every four weights of a row: prune it with granularity 2:4")
     if wrong := [n for n, m in fitting.items() if m.weight.dtype not in (torch.float16, torch.bfloat16)]:
         raise BackendError(f"2:4: layer {wrong[0]} is {fitting[wrong[0]].weight.dtype}: call model.half() or .bfloat16() first")
     for layer in fitting.values():
