@@ -57,7 +57,7 @@ def test_warm_up_is_not_timed_and_threads_are_put_back():
 
 
 def test_calls_take_turns_so_that_drift_leaves_their_ratio():
-    """A machine that becomes a thousand times slower changes both times and not their ratio."""
+    """A machine that becomes three times slower changes both times and not their ratio."""
     clock = Clock()
 
     def drifting(seconds):
@@ -70,7 +70,7 @@ def test_calls_take_turns_so_that_drift_leaves_their_ratio():
     ratio, low, high = found["a"].over(found["b"])
     assert ratio == pytest.approx(2, rel=0.02)
     assert low <= ratio <= high
-    assert found["a"].blocks[-1] > 3 * found["a"].blocks[0]
+    assert found["a"].blocks[-1] > 2.5 * found["a"].blocks[0]
 
 
 def test_waits_for_the_device_inside_the_block():

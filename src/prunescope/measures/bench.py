@@ -17,7 +17,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from prunescope.measures.backends import Job, Prepared, absence, exact, prepare
+from prunescope.measures.backends import Call, Job, Prepared, absence, exact, prepare
 from prunescope.measures.breakeven import LEVELS, BreakEven, Setting, break_evens, check_levels
 from prunescope.measures.formats import FORMATS
 from prunescope.measures.operations import macs_by_layer
@@ -140,7 +140,7 @@ def bench(
         sizes[name] = _sizes(model, samples[name][:1], formats)
     setting = {"threads": threads, "seconds": seconds, "clock": clock if isinstance(clock, str) else "own", **_machine()}
     found = Bench(sizes, [], {}, [], setting)
-    how = {"threads": threads, "seconds": seconds, "clock": clock}
+    how: dict[str, Any] = {"threads": threads, "seconds": seconds, "clock": clock}
     for size in batch_sizes:
         given = {name: batch(samples[name], size) for name in networks}
         found.rows += _timed(networks, given, chosen, size, how, found.reference, progress, hide=own and backends == "quick")
@@ -212,7 +212,7 @@ def _timed(
                 ready[name, backend] = prepare(backend, job)
             except PrunescopeError as error:
                 reasons[name, backend] = str(error)
-    calls = {f"{n}\n{b}": (lambda p=p, n=n: p.run(given[n])) for (n, b), p in ready.items()}
+    calls = {f"{n}\n{b}": Call(p, given[n]) for (n, b), p in ready.items()}
     with torch.no_grad():
         times = compared(calls, synchronise=synchroniser(next(iter(given.values())).device), **how) if calls else {}
     best = _best(next(iter(networks)), times)
@@ -233,6 +233,6 @@ def _dense(backend: str) -> bool:
 
 
 def _row(name: str, backend: str, size: int, ready: Prepared, time: Timing, best: Timing | None) -> Row:
-    speed = best.over(time) if best is not None else (None, None, None)
+    speed: tuple[float | None, float | None, float | None] = best.over(time) if best is not None else (None, None, None)
     error = ready.error if math.isfinite(ready.error) else None
     return Row(name, backend, size, time.median, *time.interval, *speed, error, dict(ready.notes))

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#6a51a3", "#6b6f76")  # Okabe and Ito 2008, yellow replaced
 MARKERS = "osD^vP*X"
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.size": 9, "axes.titlesize": 9.5, "axes.titleweight": "bold", "axes.titlelocation": "left", "axes.spines.top": False,
     "axes.spines.right": False, "axes.edgecolor": "#b5b8b4", "axes.grid": True, "grid.color": "#ecedea", "axes.axisbelow": True,
     "legend.frameon": False, "svg.fonttype": "path", "svg.hashsalt": "prunescope", "figure.constrained_layout.use": True,

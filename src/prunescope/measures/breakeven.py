@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from prunescope.measures.backends import BackendError, Job, Prepared, exact, prepare
+from prunescope.measures.backends import BackendError, Call, Job, Prepared, exact, prepare
 from prunescope.measures.backends.sparse import linear_inputs
 from prunescope.measures.timing import compared
 from prunescope.registry import backends
@@ -162,7 +162,7 @@ def best_dense(job: Job, setting: Setting) -> tuple[Prepared | None, str]:
     if not ready:
         return None, "; ".join(reasons) or "no dense back-end was asked for"
     with torch.no_grad():
-        times = compared({n: _call(p, job.example) for n, p in ready.items()}, **_how(setting))
+        times = compared({n: Call(p, job.example) for n, p in ready.items()}, **_how(setting))
     return ready[min(times, key=lambda n: times[n].median)], ""
 
 
@@ -171,12 +171,8 @@ def _point(best: Prepared, backend: str, job: Job, level: float, setting: Settin
     x = job.example
     ready = prepare(backend, Job(thinned, x, setting.threads, like=job, **setting.options))
     with torch.no_grad():
-        times = compared({"sparse": _call(ready, x), "dense": _call(best, x)}, **_how(setting))
+        times = compared({"sparse": Call(ready, x), "dense": Call(best, x)}, **_how(setting))
     return Point(level, *times["sparse"].over(times["dense"]), times["sparse"].median)
-
-
-def _call(ready: Prepared, x: Tensor) -> Callable[[], object]:
-    return lambda: ready.run(x)
 
 
 def _how(setting: Setting) -> dict[str, Any]:

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from prunescope.measures.backends import eager, onnx, quantised, sparse, vino  # noqa: F401 (importing them registers their back-ends)
-from prunescope.measures.backends.preparation import BackendError, Job, Prepared, absence, agreement, exact, prepare
+from prunescope.measures.backends.preparation import BackendError, Call, Job, Prepared, absence, agreement, exact, prepare
 
-__all__ = ["BackendError", "Job", "Prepared", "absence", "agreement", "exact", "prepare"]
+__all__ = ["BackendError", "Call", "Job", "Prepared", "absence", "agreement", "exact", "prepare"]

@@ -46,6 +46,17 @@ class Prepared:
     notes: Mapping[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Call:
+    """One pass of `x` through a prepared network, to be timed."""
+
+    ready: Prepared
+    x: Tensor
+
+    def __call__(self) -> Tensor:
+        return self.ready.run(self.x)
+
+
 class Job:
     """What a back-end works with: `model` (in evaluation mode, to be left as it is), the `example` batch, and the `threads` to use.
 
@@ -98,11 +109,11 @@ def prepare(name: str, job: Job) -> Prepared:
         raise
     except Exception as error:  # converters and compilers raise what they like
         raise BackendError(f"{name} does not run this model: {_short(error)}") from error
-    error = agreement(found, expected)
-    allowed = float(entry.traits.get("tolerance", EXACT))
-    if not error <= allowed:
-        raise BackendError(f"{name}: its outputs differ from eager torch's by {error:.2g} of their size, more than {allowed:g}: not used")
-    return Prepared(name, run, error, notes)
+    difference, allowed = agreement(found, expected), float(entry.traits.get("tolerance", EXACT))
+    if not difference <= allowed:
+        apart = f"{difference:.2g} of their size, more than {allowed:g}"
+        raise BackendError(f"{name}: its outputs differ from eager torch's by {apart}: not used")
+    return Prepared(name, run, difference, notes)
 
 
 def agreement(found: Tensor, expected: Tensor) -> float:
