@@ -20,6 +20,7 @@ _HOMES = {
     "mutual_information": "prunescope.information",
     "entropy": "prunescope.information",
     "measure": "prunescope.measures",
+    "bench": "prunescope.measures",
     "run": "prunescope.experiments.run",
     "plan": "prunescope.experiments.run",
     "load": "prunescope.results",
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from prunescope.experiments.run import plan, run
     from prunescope.information import entropy, mutual_information
     from prunescope.integrations.torchprune import from_torch_prune, to_torch_prune
-    from prunescope.measures import measure
+    from prunescope.measures import bench, measure
     from prunescope.measures.flow import InformationPlane
     from prunescope.pruning import Masks, Pruner, prune
     from prunescope.results import load
@@ -48,6 +49,7 @@ __all__ = [
     "PrunescopeError",
     "Split",
     "__version__",
+    "bench",
     "entropy",
     "from_torch_prune",
     "load",

@@ -10,11 +10,10 @@ from torch import nn
 import prunescope as ps
 from prunescope import cli
 from prunescope.experiments.opening import opened
-from prunescope.measures import bench as benching
-from prunescope.measures import breakeven
+from prunescope.measures import breakeven, comparison
 from prunescope.measures.backends.sparse import CsrLinear
-from prunescope.measures.bench import bench
 from prunescope.measures.breakeven import WHOLE, sparsified
+from prunescope.measures.comparison import bench
 from prunescope.measures.timing import Timing
 from prunescope.types import ConfigError
 
@@ -41,7 +40,7 @@ def pretend(monkeypatch):
     """All clocks that the bench looks at are made up, and CSR is chosen for every layer."""
     from prunescope.measures.backends import sparse
 
-    monkeypatch.setattr(benching, "compared", pretended)
+    monkeypatch.setattr(comparison, "compared", pretended)
     monkeypatch.setattr(breakeven, "compared", pretended)
     monkeypatch.setattr(sparse, "_faster", lambda *_: True)
 

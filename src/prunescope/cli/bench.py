@@ -13,8 +13,8 @@ from rich.table import Table
 from prunescope.types import ConfigError
 
 if TYPE_CHECKING:
-    from prunescope.measures.bench import Bench, Row
     from prunescope.measures.breakeven import BreakEven
+    from prunescope.measures.comparison import Bench, Row
 
 out = Console()
 Setting = Annotated[list[str] | None, typer.Option("-s", "--set", metavar="KEY=VALUE", help="An option of models by name.")]
@@ -43,8 +43,8 @@ def bench(
     shape = None if input_shape is None else tuple(_numbers(input_shape, int, "--input", "the shape of a sample, e.g. 1,28,28"))
     from prunescope.config import parse_override
     from prunescope.experiments.opening import Building, opened
-    from prunescope.measures.bench import bench as measured
     from prunescope.measures.breakeven import LEVELS
+    from prunescope.measures.comparison import bench as measured
 
     building = Building(shape, classes, dict(parse_override(s) for s in settings or []))
     found = [one for what in models for one in opened(what, building, data_dir)]

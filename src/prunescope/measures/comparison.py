@@ -1,4 +1,4 @@
-"""Bench: networks side by side in size, multiply-adds and latency, on every back-end that this machine has."""
+"""The bench: networks side by side in size, multiply-adds and latency, on every back-end that this machine has."""
 
 from __future__ import annotations
 
@@ -10,10 +10,8 @@ import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import matplotlib.figure
-import pandas as pd
 import torch
 from torch import Tensor, nn
 
@@ -26,6 +24,10 @@ from prunescope.measures.speed import batch
 from prunescope.measures.timing import Timing, compared, synchroniser
 from prunescope.registry import backends as registered
 from prunescope.types import ConfigError, PrunescopeError
+
+if TYPE_CHECKING:
+    import matplotlib.figure
+    import pandas as pd
 
 QUICK = ("eager", "csr", "onnxruntime", "openvino")
 
@@ -62,6 +64,8 @@ class Bench:
 
     def to_frame(self) -> pd.DataFrame:
         """One row a network, back-end and batch size."""
+        import pandas as pd
+
         return pd.DataFrame([asdict(row) for row in self.rows])
 
     def to_dict(self) -> dict[str, Any]:
@@ -76,13 +80,13 @@ class Bench:
 
     def plot(self) -> matplotlib.figure.Figure:
         """Latency of every network on every back-end, one panel a batch size."""
-        from prunescope.measures.benchfigures import latencies
+        from prunescope.measures.comparisonfigures import latencies
 
         return latencies(self)
 
     def plot_break_even(self) -> matplotlib.figure.Figure:
         """Time of each sparse back-end over the best dense one's against sparsity, one panel a layer size."""
-        from prunescope.measures.benchfigures import break_even_curves
+        from prunescope.measures.comparisonfigures import break_even_curves
 
         return break_even_curves(self.break_evens)
 

@@ -6,12 +6,12 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import matplotlib.figure
-
 from prunescope.measures.breakeven import WHOLE, BreakEven
 
 if TYPE_CHECKING:
-    from prunescope.measures.bench import Bench, Row
+    import matplotlib.figure
+
+    from prunescope.measures.comparison import Bench, Row
 
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#6a51a3", "#6b6f76")  # Okabe and Ito 2008, yellow replaced
 MARKERS = "osD^vP*X"
