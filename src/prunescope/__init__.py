@@ -21,6 +21,7 @@ _HOMES = {
     "mutual_information": "prunescope.information",
     "entropy": "prunescope.information",
     "measure": "prunescope.measures",
+    "bench": "prunescope.measures",
     "quantize": "prunescope.quantization",
     "run": "prunescope.experiments.run",
     "plan": "prunescope.experiments.run",
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from prunescope.export import export_model
     from prunescope.information import entropy, mutual_information
     from prunescope.integrations.torchprune import from_torch_prune, to_torch_prune
-    from prunescope.measures import measure
+    from prunescope.measures import bench, measure
     from prunescope.measures.flow import InformationPlane
     from prunescope.pruning import Masks, Pruner, prune
     from prunescope.quantization import quantize
@@ -52,6 +53,7 @@ __all__ = [
     "PrunescopeError",
     "Split",
     "__version__",
+    "bench",
     "entropy",
     "export_model",
     "from_torch_prune",
