@@ -16,7 +16,7 @@ from prunescope.pruning.compact.layout import Layout, before, layouts, shape
 from prunescope.pruning.compact.norms import CompactNorm
 from prunescope.pruning.compact.own import UnfitError, biases, settings, sliced
 from prunescope.pruning.compact.plan import Plan
-from prunescope.pruning.compact.tracing import fixed_module, freed_module, open_module
+from prunescope.pruning.compact.tracing import batch_module, fixed_module, freed_module, open_module
 from prunescope.pruning.coupling.walk import rule_of
 
 aten = torch.ops.aten
@@ -40,7 +40,7 @@ def graph_modules(model: nn.Module, plan: Plan, inputs: Inputs) -> Iterator[torc
     """
     old = [n for n in plan.coupling.trace.graph.graph.nodes if _gives_tensors(n)]
     said = "two traces of the network differ"
-    for build in (open_module, freed_module, fixed_module):
+    for build in (open_module, freed_module, batch_module, fixed_module):
         try:
             module = build(model, inputs)
         except Exception as error:  # the user's forward runs on symbolic sizes, which may raise anything
