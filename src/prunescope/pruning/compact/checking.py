@@ -90,14 +90,18 @@ def _random(value: Any, resize: Callable[[tuple[int, ...]], tuple[int, ...]], ge
 
 
 @torch.no_grad()
-def compare(masked: Callable[..., Any], small: Callable[..., Any], inputs: Inputs, tolerance: float) -> tuple[list[Check], str]:
+def compare(
+    masked: Callable[..., Any], small: Callable[..., Any], inputs: Inputs, tolerance: float, *, brief: bool = False
+) -> tuple[list[Check], str]:
     """(the error on every variant of the inputs that the masked network takes, a note on sizes that only that one takes).
 
-    DiffersError where an error is above `tolerance`, or where the smaller network fails on a batch size that the masked one takes.
+    brief: the example alone. DiffersError where an error is above `tolerance`, or where the smaller network fails on a batch size that the masked one takes.
     """
     found, note, sized = [], "", False
     for what, (args, kwargs) in variants(inputs):
         other = what.startswith("another")
+        if brief and what != "example":
+            break
         if other and sized:
             continue
         try:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from prunescope.pruning.compact.intakes import arguments
+from prunescope.pruning.compact.layout import layout
 from prunescope.pruning.compact.norms import CompactNorm, statistics
 from prunescope.pruning.compact.plan import Norm, Plan
 from prunescope.pruning.coupling.walk import rule_of
@@ -89,6 +90,7 @@ def _norms(small: nn.Module, plan: Plan) -> None:
         if (before := made.get(path)) is not None and not torch.equal(before.values, norm.values):
             raise UnfitError(f"{path} is used at two places that lost different constants")
         made[path] = norm
+    _means(small, plan)
     for path, norm in made.items():
         module = small.get_submodule(path)
         if not isinstance(module, nn.LayerNorm | nn.GroupNorm | nn.RMSNorm):
@@ -99,6 +101,36 @@ def _norms(small: nn.Module, plan: Plan) -> None:
         made_norm = CompactNorm(module.weight, bias, eps, dim, member, counts, removed, rms=isinstance(module, nn.RMSNorm))
         made_norm.train(module.training)
         _put(small, module, made_norm)
+
+
+EPSILONS = ("variance_epsilon", "eps", "epsilon")
+
+
+def _means(small: nn.Module, plan: Plan) -> None:
+    """RMS norms that the user's modules spell out: a mean of m squares where n were, of which the others were zeros.
+
+    x / sqrt(m/n mean_m + eps) = sqrt(n/m) x / sqrt(mean_m + n/m eps): the weight and eps take the factor.
+    """
+    done: set[str] = set()
+    for node in plan.coupling.ledger.meetings:
+        if node is None or rule_of(node.target)[0] != "mean":
+            continue
+        source = node.args[0]
+        value, dim = plan.coupling.values[source], len(plan.coupling.values[source].shape) - 1
+        kept = layout(plan, value).get(dim)
+        stack = list((node.meta.get("nn_module_stack") or {}).values())
+        path = str(stack[-1][0]).removeprefix("L['self']").lstrip(".") if stack else ""
+        if kept is None or not path or path in done:
+            continue
+        module = small.get_submodule(path)
+        name = next((n for n in EPSILONS if isinstance(getattr(module, n, None), float)), None)
+        weight = getattr(module, "weight", None)
+        if name is None or not isinstance(weight, nn.Parameter) or weight.ndim != 1:
+            continue
+        done.add(path)
+        factor = value.shape[dim] / len(kept)
+        weight.data = weight.data * factor**0.5
+        setattr(module, name, getattr(module, name) * factor)
 
 
 def settings(norm: Norm) -> tuple[float, Tensor, Tensor, Tensor]:

@@ -12,11 +12,13 @@ import torch.fx
 from torch import Tensor, nn
 
 from prunescope.pruning.compact.checking import Inputs
+from prunescope.pruning.compact.intakes import arguments
 from prunescope.pruning.compact.layout import Layout, before, layouts, shape
 from prunescope.pruning.compact.norms import CompactNorm
 from prunescope.pruning.compact.own import UnfitError, biases, settings, sliced
 from prunescope.pruning.compact.plan import Plan
-from prunescope.pruning.compact.tracing import fixed_module, freed_module, open_module
+from prunescope.pruning.compact.tracing import batch_module, fixed_module, freed_module, open_module
+from prunescope.pruning.coupling.movement import run
 from prunescope.pruning.coupling.walk import rule_of
 
 aten = torch.ops.aten
@@ -40,7 +42,7 @@ def graph_modules(model: nn.Module, plan: Plan, inputs: Inputs) -> Iterator[torc
     """
     old = [n for n in plan.coupling.trace.graph.graph.nodes if _gives_tensors(n)]
     said = "two traces of the network differ"
-    for build in (open_module, freed_module, fixed_module):
+    for build in (open_module, freed_module, batch_module, fixed_module):
         try:
             module = build(model, inputs)
         except Exception as error:  # the user's forward runs on symbolic sizes, which may raise anything
@@ -133,10 +135,13 @@ class Rewrite:
 
     def picked(self, user: torch.fx.Node, source: torch.fx.Node, dim: int, places: Tensor) -> torch.fx.Node:
         """A node before `user` that takes `places` of `source` along `dim`."""
-        number = sum(1 for n, _ in self.module.named_buffers() if n.startswith("places_"))
-        index = self.constant(f"places_{number}", places)
+        index = self.constant(f"places_{self.places()}", places)
         with self.module.graph.inserting_before(user):
             return self.module.graph.call_function(aten.index_select.default, (source, dim, index))
+
+    def places(self) -> int:
+        """How many lists of places the module holds."""
+        return sum(1 for n, _ in self.module.named_buffers() if n.startswith("places_"))
 
     def _parameters(self) -> None:
         trace = self.plan.coupling.trace
@@ -299,14 +304,12 @@ def cut(rewrite: Rewrite, old: torch.fx.Node, new: torch.fx.Node) -> None:
     wanted = torch.arange(size)[slice(start, end, step)]
     row = torch.full((size,), -1).scatter(0, places, torch.arange(len(places)))[wanted]
     row = row[row >= 0]
-    new.target = aten.index_select.default
-    index = rewrite.constant(f"places_{sum(1 for n, _ in rewrite.module.named_buffers() if n.startswith('places_'))}", row)
     if step == 1:
         first, last = before(places, start, size), before(places, size if end is None else end, size)
-        new.target = aten.slice.Tensor
-        new.args, new.kwargs = (new.args[0], dim, first, last), {}
+        new.target, new.args, new.kwargs = aten.slice.Tensor, (new.args[0], dim, first, last), {}
         return
-    new.args, new.kwargs = (new.args[0], dim, index), {}
+    index = rewrite.constant(f"places_{rewrite.places()}", row)
+    new.target, new.args, new.kwargs = aten.index_select.default, (new.args[0], dim, index), {}
 
 
 @edit("select")
@@ -332,6 +335,45 @@ def divided(rewrite: Rewrite, old: torch.fx.Node, new: torch.fx.Node) -> None:
         edges.append(edges[-1] + int(part.shape[dim]))
     sizes = [int(((places >= a) & (places < b)).sum()) for a, b in zip(edges, edges[1:], strict=False)]
     new.target, new.args, new.kwargs = aten.split_with_sizes.default, (new.args[0], sizes, dim), {}
+
+
+@edit("channel_shuffle", "native_channel_shuffle", "roll", "index_select", "index")
+def moved(rewrite: Rewrite, old: torch.fx.Node, new: torch.fx.Node) -> None:
+    """Channels that change places: each takes its own among those that stay."""
+    source = old.all_input_nodes[0]
+    places, wanted = rewrite.layout(source), rewrite.layout(old)
+    if not places and not wanted:
+        return
+    if len(places) != 1:
+        raise UnfitError(f"{old.name} moves channels in a way that only equal groups allow")
+    dim, stay = next(iter(places.items()))
+    order = _order(rewrite, old, source, dim)
+    picks = order[wanted.get(dim, torch.arange(len(order)))]
+    index = rewrite.constant(f"places_{rewrite.places()}", torch.searchsorted(stay, picks))
+    new.target, new.args, new.kwargs = aten.index_select.default, (new.all_input_nodes[0], dim, index), {}
+
+
+def _order(rewrite: Rewrite, old: torch.fx.Node, source: torch.fx.Node, dim: int) -> Tensor:
+    """Which place of the source stands in each place of the result, along the one dimension along which places move."""
+    value = source.meta["val"]
+    shape = [int(s) if d == dim else 1 for d, s in enumerate(value.shape)]
+    numbers = torch.arange(shape[dim]).view(shape).double()
+    named = {n: numbers if a is source else _known(rewrite, a) for n, a in arguments(old).items()}
+    found = run(old.target, named).long()
+    if found.ndim != value.ndim or found.numel() != found.shape[dim]:
+        raise UnfitError(f"{old.name} moves channels along several dimensions")
+    return found.flatten()
+
+
+def _known(rewrite: Rewrite, argument: Any) -> Any:
+    if isinstance(argument, list | tuple):
+        return [_known(rewrite, a) for a in argument]
+    if not isinstance(argument, torch.fx.Node):
+        return argument
+    value = rewrite.plan.coupling.values.get(argument)
+    if value is None or value.const is None:
+        raise UnfitError(f"{argument.name}, which picks channels, is computed")
+    return value.const
 
 
 @edit("unbind")

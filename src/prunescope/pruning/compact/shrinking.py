@@ -119,25 +119,47 @@ class Build:
         raise CompactError(f"{type(self.masked).__name__} cannot be made smaller: {'; '.join(dict.fromkeys(said))}. Model and masks are as before")
 
     def _candidates(self, found: Study, said: list[str]) -> Iterator[tuple[Plan, str, nn.Module]]:
-        mixed = [f for f in found.coupling.families if f.mixed]
-        heads = [f for f in found.coupling.families if f.heads]
-        for kept in ([], mixed, mixed + heads):
-            exclude = frozenset(n for f in kept for n in f.sets.tolist())
-            if kept and not exclude:
+        yield from self._of(plan(found, level=True), said)
+        exclude = self._culprits(found)
+        made = plan(found, exclude=exclude, level=True)
+        for number in exclude:
+            made.stays[number] = "could not be removed in a way that passed the check"
+        yield from self._of(made, said)
+
+    def _of(self, made: Plan, said: list[str]) -> Iterator[tuple[Plan, str, nn.Module]]:
+        """The user's own classes, then graphs."""
+        self.clock.note("plan")
+        try:
+            yield made, "own classes", own_classes(self.work, made)
+        except UnfitError as error:
+            said.append(f"own classes: {error}")
+        try:
+            for module in graph_modules(self.work, made, self.wide):
+                yield made, "graph module", module
+        except UnfitError as error:
+            said.append(f"graph module: {error}")
+
+    def _culprits(self, found: Study) -> frozenset[int]:
+        """Sets of families that stay so that the rest can go, found by adding one family after the other."""
+        whole = plan(found, level=True).removed
+        wanted = [f.sets.tolist() for f in found.coupling.families if whole[f.sets].any()]
+        kept: set[int] = set()
+        for place, family in enumerate(wanted):
+            later = [n for f in wanted[place + 1 :] for n in f]
+            made = plan(found, exclude=frozenset(kept | set(later)), level=True)
+            if not self._passes(made):
+                kept |= set(family)
+        return frozenset(kept)
+
+    def _passes(self, made: Plan) -> bool:
+        """Whether the example passes in the user's own classes or as a graph."""
+        for _, _, module in self._of(made, []):
+            try:
+                compare(self.work, module, self.wide, self._tolerance(torch.float64, made.study), brief=True)
+            except DiffersError:
                 continue
-            made = plan(found, exclude=exclude, level=True)
-            for number in exclude:
-                made.stays[number] = "could not be removed in a way that passed the check"
-            self.clock.note("plan")
-            try:
-                yield made, "own classes", own_classes(self.work, made)
-            except UnfitError as error:
-                said.append(f"own classes: {error}")
-            try:
-                for module in graph_modules(self.work, made, self.wide):
-                    yield made, "graph module", module
-            except UnfitError as error:
-                said.append(f"graph module: {error}")
+            return True
+        return False
 
     def _tolerance(self, dtype: torch.dtype, found: Study) -> float:
         if self.approximate:

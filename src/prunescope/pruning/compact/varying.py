@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from prunescope.pruning.coupling import movement
 from prunescope.pruning.coupling.channels import CONSTANT, OPAQUE, Label, Ledger, Value
+from prunescope.pruning.coupling.pointwise import pointwise as placewise
 from prunescope.pruning.coupling.rules import Call
 from prunescope.pruning.coupling.walk import rule_of
 
@@ -112,7 +113,7 @@ def settle(step: Step) -> Any:
     rule = VARY.get(name) or VARY.get(name.rstrip("_"))
     if rule is None and name in MOVING:
         rule = moved
-    if rule is None and torch.Tag.pointwise in getattr(step.target, "tags", ()):
+    if rule is None and rule_of(step.target)[1] is placewise:
         rule = pointwise
     if rule is None:
         return _alike(step.result, True)
@@ -150,7 +151,7 @@ MOVING = {
     "permute_copy", "unsqueeze", "squeeze", "squeeze_copy", "unsqueeze_copy", "expand", "expand_as", "broadcast_to", "expand_copy", "slice",
     "select", "narrow", "split", "split_with_sizes", "chunk", "unbind", "tensor_split", "flip", "roll", "slice_copy", "select_copy",
     "unbind_copy", "split_copy", "split_with_sizes_copy", "repeat", "tile", "repeat_interleave", "pixel_shuffle", "pixel_unshuffle",
-    "channel_shuffle", "native_channel_shuffle", "unfold", "im2col", "diagonal", "rot90", "unfold_copy", "constant_pad_nd",
+    "channel_shuffle", "native_channel_shuffle", "unfold", "im2col", "diagonal", "rot90", "unfold_copy", "constant_pad_nd", "pad",
 }  # fmt: skip
 KEEPING = {"clone", "contiguous", "detach", "alias", "to", "_to_copy", "dropout", "expand", "type_as"}
 
