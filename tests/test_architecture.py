@@ -8,10 +8,10 @@ import pytest
 
 SOURCE = Path(__file__).parent.parent / "src" / "prunescope"
 LAYERS = {
-    0: ("types", "registry", "rng", "config"),
+    0: ("types", "registry", "rng", "config", "extras"),
     1: ("data", "models", "information"),
-    2: ("pruning", "measures"),
-    3: ("training", "results"),
+    2: ("pruning", "measures", "quantization"),
+    3: ("training", "results", "export"),
     4: ("experiments", "report", "integrations"),
     5: ("cli", "catalogue"),
 }
@@ -61,6 +61,7 @@ def test_imports_run_one_way(path):
 
 ALLOWED = {
     ("measures", "pruning"),
+    ("export", "results"),
     ("cli", "catalogue"),
 }
 

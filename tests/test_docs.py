@@ -77,6 +77,20 @@ def test_how_to_loops_run():
     assert "0.weight_orig" in scope["model"].state_dict()
 
 
+def test_how_to_export_and_int8_run(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("torchao")
+    monkeypatch.chdir(tmp_path)
+    code = [b for b in blocks(HOW_TO, "python") if b.startswith("# export.py") or "ps.quantize" in b]
+    assert len(code) == 2
+    scope: dict = {}
+    exec(compile("".join(code), "how-to.md", "exec"), scope)
+    assert "batches of 2 and 7" in capsys.readouterr().out
+    assert "| `0.weight` | 64 x 20 | float32 | 80.0 % | 80.0 % |" in (tmp_path / "net.pt2.md").read_text()
+    (tmp_path / "smaller.toml").write_text(next(b for b in blocks(HOW_TO, "toml") if b.startswith("# smaller.toml")))
+    assert prunescope(monkeypatch, "prunescope run smaller.toml", "--dry-run") == 0
+    assert "65 trials" in capsys.readouterr().out
+
+
 def test_how_to_tickets_are_planned(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     code = next(b for b in blocks(HOW_TO, "toml") if b.startswith("# tickets.toml"))

@@ -14,12 +14,15 @@ _HOMES = {
     "prune": "prunescope.pruning",
     "Masks": "prunescope.pruning",
     "Pruner": "prunescope.pruning",
+    "export_model": "prunescope.export",
     "from_torch_prune": "prunescope.integrations.torchprune",
     "to_torch_prune": "prunescope.integrations.torchprune",
     "InformationPlane": "prunescope.measures.flow",
     "mutual_information": "prunescope.information",
     "entropy": "prunescope.information",
     "measure": "prunescope.measures",
+    "bench": "prunescope.measures",
+    "quantize": "prunescope.quantization",
     "run": "prunescope.experiments.run",
     "plan": "prunescope.experiments.run",
     "load": "prunescope.results",
@@ -31,11 +34,13 @@ _HOMES = {
 
 if TYPE_CHECKING:
     from prunescope.experiments.run import plan, run
+    from prunescope.export import export_model
     from prunescope.information import entropy, mutual_information
     from prunescope.integrations.torchprune import from_torch_prune, to_torch_prune
-    from prunescope.measures import measure
+    from prunescope.measures import bench, measure
     from prunescope.measures.flow import InformationPlane
     from prunescope.pruning import Masks, Pruner, prune
+    from prunescope.quantization import quantize
     from prunescope.results import load
     from prunescope.types import Dataset, Estimate, PrunescopeError, Split
 
@@ -48,13 +53,16 @@ __all__ = [
     "PrunescopeError",
     "Split",
     "__version__",
+    "bench",
     "entropy",
+    "export_model",
     "from_torch_prune",
     "load",
     "measure",
     "mutual_information",
     "plan",
     "prune",
+    "quantize",
     "run",
     "to_torch_prune",
 ]

@@ -173,8 +173,10 @@ granularities = Registry("granularity", "granularities")
 allocations = Registry("allocation", "allocations")
 schedules = Registry("schedule", "schedules")
 measures = Registry("measure", "measures")
+backends = Registry("back-end", "backends")
 optimizers = Registry("optimizer", "optimizers")
 
 REGISTRIES = {
-    r.plural: r for r in (datasets, models, estimators, criteria, signals, granularities, allocations, schedules, measures, optimizers)
+    r.plural: r
+    for r in (datasets, models, estimators, criteria, signals, granularities, allocations, schedules, measures, backends, optimizers)
 }

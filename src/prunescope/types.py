@@ -39,6 +39,10 @@ class StoreError(PrunescopeError, OSError):
     """A run folder or file that cannot be read or written."""
 
 
+class ExportError(PrunescopeError, RuntimeError):
+    """A network that cannot be written in the format asked for, or a file that does not compute what the network does."""
+
+
 class MissingExtraError(PrunescopeError, ImportError):
     """An optional package that is not installed; the sentence names the extra that brings it."""
 

@@ -9,8 +9,9 @@ import prunescope as ps
 from prunescope.data import available
 from prunescope.experiments import presets
 from prunescope.experiments.run import plan
+from prunescope.report.pareto import pareto
 
-OURS = ["lenet", "lenet-criteria", "rnn", "transformer", "fashion-cnn", "criteria", "information-guided"]
+OURS = ["lenet", "lenet-criteria", "rnn", "transformer", "fashion-cnn", "criteria", "information-guided", "compress"]
 TINY: dict[str, Any] = {"seeds": 1, "training.epochs": 1, "data.train_size": 300}
 TINIER: dict[str, dict[str, Any]] = {
     "lenet": {"data.test_size": 100, "sparsity": [0.36], "training.epochs": 2},
@@ -18,6 +19,7 @@ TINIER: dict[str, dict[str, Any]] = {
     "fashion-cnn": {"data.test_size": 100, "measure.plane.samples": 100},
     "criteria": {"sparsity": [0.5], "prune.calibration": 32, "measure.epochs": "none"},
     "information-guided": {"sparsity": [0.5], "prune.calibration": 64, "measure.epochs": "none"},
+    "compress": {"sparsity": [0.75], "data.test_size": 100, "finetune.epochs": 1, "deploy.formats": ["pt2"]},
     "rnn": {"sparsity": [0.5]},
     "transformer": {"sparsity": [0.5], "measure.epochs": "none"},
 }
@@ -35,6 +37,11 @@ def test_presets_plan_and_say_what_they_ask(name: str) -> None:
         assert planned.experiment.baseline
 
 
+def _accuracy(run: Any, phase: str) -> Any:
+    records = run.records[(run.records["phase"] == phase) & (run.records["metric"] == "accuracy") & (run.records["split"] == "test")]
+    return records.set_index("variant")["value"]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", OURS)
 def test_each_runs_when_made_tiny(name: str, tmp_path: Any) -> None:
@@ -47,6 +54,11 @@ def test_each_runs_when_made_tiny(name: str, tmp_path: Any) -> None:
     final = run.records[(run.records["phase"] == "final") & (run.records["metric"] == "accuracy") & (run.records["split"] == "test")]
     assert set(final["variant"]) == {v["name"] for v in tables["variant"]}
     assert np.isfinite(final["value"]).all()
+    if name == "compress":
+        stages = run.records[run.records["metric"] == "bytes"].groupby(["variant", "phase"])["value"].first()
+        assert stages["distilled", "final"] > 3 * stages["distilled", "compacted"] > 9 * stages["distilled", "quantised"]
+        assert (final.set_index("variant")["value"].drop("dense") == _accuracy(run, "compacted")).all()
+        assert pareto(run)["front"].any()
     if "plane" in tables.get("measure", {}):
         layers = set(run.records[run.records["metric"] == "mi_label"]["layer"])
         assert {"output"} < layers

@@ -13,7 +13,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from prunescope import __version__
+from prunescope.cli.bench import bench
 from prunescope.cli.information import mi
+from prunescope.cli.models import export_model
 from prunescope.cli.pruning import latency, prune, sensitivity
 from prunescope.types import ConfigError, DataError, EstimateError, PrunescopeError
 
@@ -30,6 +32,8 @@ app.command(name="mi")(mi)
 app.command(name="prune")(prune)
 app.command(name="sensitivity")(sensitivity)
 app.command(name="latency")(latency)
+app.command(name="export-model")(export_model)
+app.command(name="bench")(bench)
 
 out = Console()
 DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Where data sets lie; before $PRUNESCOPE_DATA and the cache.")]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 from collections.abc import Generator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,14 +18,17 @@ from torch import Tensor, nn
 
 from prunescope import data as datasets
 from prunescope import models, rng
-from prunescope.config import DataConfig, PruneConfig, TrainingConfig
+from prunescope.config import DataConfig, PruneConfig, TrainingConfig, TrialConfig
 from prunescope.experiments.recorder import Recorder
 from prunescope.experiments.sweep import Trial
-from prunescope.measures.quality import loss_function
+from prunescope.measures.quality import batched, loss_function
 from prunescope.pruning import Masks, prune
+from prunescope.quantization import simulated
 from prunescope.results.schema import FACT_COLUMNS, Record, frame
 from prunescope.results.store import read_records, write_beside, write_records
 from prunescope.training import State, load_weights, save_weights
+from prunescope.training.arrangement import QUANTISED, TAUGHT
+from prunescope.training.distillation import Distillation
 from prunescope.training.loop import batch_size
 from prunescope.training.normalisation import recalibrate
 from prunescope.types import Dataset, Split, StoreError
@@ -46,6 +51,8 @@ class Training:
     recorder: Recorder
     listeners: Sequence[Any]
     alone: bool = False
+    teaching: Distillation | None = None
+    apart: str | None = None  # why it cannot be stacked with those of other trials
 
 
 T = TypeVar("T")
@@ -53,12 +60,23 @@ Steps = Generator[Training, None, T]
 
 
 class Execution:
-    """A trial at work: everything that its phases share. `twin` is another one of the same settings, to share what is made of the data."""
+    """A trial at work: everything that its phases share. `twin` is another one of the same settings, to share what is made of the data.
+
+    `place` is the trial's own folder, for files that it writes itself.
+    """
 
     def __init__(
-        self, trial: Trial, *, data_dir: Path | None, device: str, listeners: Sequence[Any] = (), twin: Execution | None = None
+        self,
+        trial: Trial,
+        *,
+        data_dir: Path | None,
+        device: str,
+        listeners: Sequence[Any] = (),
+        twin: Execution | None = None,
+        place: Path | None = None,
     ) -> None:
-        self.trial, self.config, self.listeners = trial, trial.config, list(listeners)
+        self.trial, self.config, self.listeners, self.place = trial, trial.config, list(listeners), place
+        self.teaching: Distillation | None = None  # what the dense network says of the training samples
         loaded = load_data(trial.config.data, trial.seed, data_dir)
         self._loaded = loaded
         self.data: Dataset = twin.data if twin is not None and twin._loaded is loaded else on_device(loaded, device)
@@ -76,11 +94,21 @@ class Execution:
         )
 
     def training(
-        self, settings: TrainingConfig, phase: str, masks: Masks | None, listeners: Sequence[Any] = (), *, alone: bool = False
+        self,
+        settings: TrainingConfig,
+        phase: str,
+        masks: Masks | None,
+        listeners: Sequence[Any] = (),
+        *,
+        alone: bool = False,
+        finetuning: bool = False,
     ) -> Training:
-        """A training of this trial's network; `listeners` come before the trial's own."""
+        """A training of this trial's network; `listeners` come before the trial's own. A teacher is heard in fine-tuning alone."""
         heard = [*listeners, *self.listeners]
-        return Training(self.model, self.data.train, settings, self.trial.seed, phase, masks, self.recorder, heard, alone)
+        teaching, reason = (self.teaching, apart(self.config)) if finetuning else (None, None)
+        return Training(
+            self.model, self.data.train, settings, self.trial.seed, phase, masks, self.recorder, heard, alone, teaching, reason
+        )
 
     def train(self, masks: Masks | None = None, listeners: Sequence[Any] = (), *, alone: bool = False) -> Steps[None]:
         """The training phase."""
@@ -93,11 +121,25 @@ class Execution:
         if own.epochs:
             self.recorder.begin("finetune", round_number * own.epochs)
             phase = f"finetune {round_number}" if round_number else "finetune"
-            yield self.training(own.as_training(self.config.training), phase, masks if own.hold_masks else None)
+            with self._as_int8():
+                yield self.training(own.as_training(self.config.training), phase, masks if own.hold_masks else None, finetuning=True)
         if own.recalibrate_batchnorm:
             recalibrate(self.model, self.data.train, batch_size(len(self.data.train), self.config.training))
         if own.epochs or own.recalibrate_batchnorm:
             self.recorder.state_after("finetune", masks if own.hold_masks else None, epoch=(round_number + 1) * own.epochs)
+
+    def _as_int8(self) -> AbstractContextManager[Any]:
+        """While fine-tuning: layers compute as int8 will, if the config says so."""
+        own = self.config.quantize
+        if not own.aware:
+            return contextlib.nullcontext()
+        return simulated(self.model, activations=own.activations, exclude=own.exclude)
+
+    def learn_from_dense(self) -> None:
+        """Ask the network as it is now, trained and not pruned yet, about the training samples, if fine-tuning is to learn from it."""
+        own = self.config.finetune.distill
+        if own.alpha:
+            self.teaching = Distillation(batched(self.model, self.data.train.x), own.alpha, own.temperature)
 
     def prune(self, sparsity: float | None, masks: Masks | None = None, *, epoch: float = 0) -> Masks:
         """Prune now and record the state right after."""
@@ -184,6 +226,13 @@ class Early:
     def remember(self, memory: dict[str, Tensor]) -> None:
         """Take up what `memory` gave."""
         self.weights = memory or None
+
+
+def apart(config: TrialConfig) -> str | None:
+    """Why the fine-tuning of trials with these settings cannot be stacked; None where it can."""
+    if config.finetune.distill.alpha:
+        return f"finetune.distill: {TAUGHT}"
+    return f"quantize.aware: {QUANTISED}" if config.quantize.aware else None
 
 
 def prune_options(settings: PruneConfig) -> dict[str, Any]:

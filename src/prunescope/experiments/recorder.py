@@ -183,6 +183,18 @@ class Recorder:
             points, split = self.plane.convergence(), self.measure.plane.split
             self.records += plane_records(points, self.plane.reference, "convergence", 0, epoch, split)
 
+    def stage(self, phase: str, model: nn.Module, sizes: Iterable[Measurement]) -> None:
+        """Quality of what was made of the network, on validation and test, its sizes, and latency where asked; the network itself stays."""
+        for name in ("validation", "test"):
+            self._add(evaluate(model, self.data.split(name), self.loss).values(), split=name, phase=phase)
+        self._add(sizes, phase=phase)
+        if self.measure.latency:
+            self._add(latency(model, self.data.test), phase=phase)
+
+    def note(self, phase: str, measured: Iterable[Measurement]) -> None:
+        """Keep some numbers more of a phase."""
+        self._add(measured, phase=phase)
+
 
 def plane_records(
     points: Iterable[PlanePoint], ref: Reference, phase: str, step: int, epoch: float, split: str, texts: dict[Any, str] | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import platform
 import shlex
@@ -21,6 +22,7 @@ from prunescope import config as configs
 from prunescope.config import ExperimentConfig
 from prunescope.experiments import checkpoints, engines, presets
 from prunescope.experiments.checkpoints import SECONDS
+from prunescope.experiments.deployment import check_extras
 from prunescope.experiments.sweep import Trial, trials
 from prunescope.experiments.tasks import Task, carry_out, dense_name, trial_name
 from prunescope.experiments.trial import build_model, load_data
@@ -30,6 +32,7 @@ from prunescope.training.arrangement import asked
 from prunescope.training.optim import build as build_optimizer
 from prunescope.types import ConfigError
 
+OPTIONAL = ("onnx", "onnxruntime", "onnxscript", "torchao")
 PACKAGES = ("prunescope", "torch", "numpy", "scipy", "scikit-learn", "pandas", "duckdb", "safetensors")
 
 
@@ -107,6 +110,7 @@ def check(planned: Plan, data_dir: Path | None) -> list[str]:
     notes: dict[str, None] = {}
     seen = set()
     for trial in planned.trials:
+        check_extras(trial.config)
         key = configs.value_hash({s: getattr(trial.config, s).model_dump(mode="json") for s in ("data", "model", "training")})
         if key in seen:
             continue
@@ -156,11 +160,20 @@ def describe(planned: Plan, data_notes: Sequence[str], command: str) -> dict[str
         "toml": toml_text(planned),
         "command": command,
         "data_notes": list(data_notes),
-        "versions": {name: metadata.version(name) for name in PACKAGES},
+        "versions": _versions(),
         "machine": f"{platform.machine()}, {engines.cores()} cores, Python {platform.python_version()}",
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "trials": [{"hash": t.hash, **{c: getattr(t, c) for c in ("group", "variant", "sparsity", "seed")}} for t in planned.trials],
     }
+
+
+def _versions() -> dict[str, str]:
+    """Of every package that has a part in the results; optional ones where they are installed."""
+    found = {name: metadata.version(name) for name in PACKAGES}
+    for name in OPTIONAL:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
 
 
 def _forget(folder: Path, planned: Plan) -> None:

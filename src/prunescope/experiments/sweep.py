@@ -11,6 +11,7 @@ from pydantic import BaseModel
 
 from prunescope.config import (
     DEFAULTS,
+    LATER_SECTIONS,
     SECTIONS,
     ExperimentConfig,
     OpenSection,
@@ -68,7 +69,8 @@ class Trial:
         return {"variant": self.variant, "group": self.group, "sparsity": self.sparsity, "seed": self.seed}
 
     def _essence(self, names: Sequence[str]) -> dict[str, Any]:
-        return {name: essence(getattr(self.config, name)) for name in names}
+        found = {name: essence(getattr(self.config, name)) for name in names}
+        return {name: values for name, values in found.items() if values or name not in LATER_SECTIONS}
 
     @property
     def label(self) -> str:

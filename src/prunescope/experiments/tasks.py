@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from prunescope.config import TrialConfig
 from prunescope.experiments import engines
 from prunescope.experiments.checkpoints import FOLDER, SECONDS, Checkpoints, companies
+from prunescope.experiments.execution import apart
 from prunescope.experiments.levels import levels
 from prunescope.experiments.progress import Progress
 from prunescope.experiments.sweep import Trial
@@ -49,7 +51,7 @@ class Task:
     def kind(self) -> str:
         """What trials have in common that can train together: all but how they are pruned, whether masks hold, and their seed."""
         config = self.trial.config
-        tuning = config.finetune.model_dump(mode="json", exclude={"hold_masks"})
+        tuning = [config.finetune.model_dump(mode="json", exclude={"hold_masks"}), config.quantize.aware and config.quantize.model_dump()]
         rounds = config.prune.rounds if config.prune.when in ("iterative", "rewind") else 0
         return json.dumps([self.dense_kind, tuning, config.prune.when, rounds, config.prune.rate, config.prune.rewind], sort_keys=True)
 
@@ -98,10 +100,12 @@ def batches(
     jobs: int,
     before: Sequence[Collection[str]] = (),
     name: Callable[[Trial], str] = trial_name,
+    apart: Callable[[TrialConfig], str | None] = apart,
 ) -> tuple[list[Batch], list[str]]:
     """`tasks` in batches of one kind each (None: alone), small enough to keep `jobs` workers busy; and how each kind is trained.
 
     before   what `name` calls the trials that trained together when the run was killed: they go on together, so that the same numbers come
+    apart    says why trials of these settings cannot train together, if so
     """
     groups: dict[str, list[Task]] = {}
     for number, task in enumerate(tasks):
@@ -110,7 +114,7 @@ def batches(
     for group in groups.values():
         size = 1
         if len(group) > 1 and stack != "off":
-            together, text = _fitting(group[0], len(group), stack)
+            together, text = _fitting(group[0], len(group), stack, apart(group[0].trial.config))
             texts.append(f"{group[0].trial.label} and {len(group) - 1} more: {text}")
             size = min(AT_ONCE, -(-len(group) // jobs)) if together else 1
         for names in before if size > 1 else ():
@@ -121,14 +125,14 @@ def batches(
     return found, texts
 
 
-def _fitting(task: Task, count: int, stack: str | int) -> tuple[bool, str]:
+def _fitting(task: Task, count: int, stack: str | int, apart: str | None) -> tuple[bool, str]:
     """Whether `count` trials like `task` are best trained together, and how."""
     if (when := task.trial.config.prune.when) in ("during", "dynamic"):
         return False, f'one by one: with prune.when = "{when}" masks change while training'
     data = load_data(task.trial.config.data, task.trial.seed, task.data_dir)
     model = build_model(task.trial, data)
     count = min(count, AT_ONCE)
-    plan = arrange([model] * count, [data.train] * count, task.trial.config.training, stack=stack)
+    plan = arrange([model] * count, [data.train] * count, task.trial.config.training, stack=stack, apart=apart)
     return plan.way is not Way.ALONE, plan.text
 
 
@@ -142,12 +146,13 @@ def carry_out(tasks: Sequence[Task], engine: engines.Serial | engines.Processes,
     chains = deepest(missing)
     with Progress(total=len(tasks), done=len(tasks) - len(missing), extra=len(shared) + len(chains), quiet=quiet) as progress:
         before = [names for folder in {t.folder for t in missing} for names in companies(folder)]
+        alike = list(shared.values())
         dense, texts = batches(
-            list(shared.values()), lambda t: t.dense_kind, stack=stack, jobs=engine.jobs, before=before, name=dense_name
+            alike, lambda t: t.dense_kind, stack=stack, jobs=engine.jobs, before=before, name=dense_name, apart=lambda _: None
         )
         progress.notes(texts)
         _pass(dense_batch, dense, "training ", engine, progress)
-        linked, texts = batches(chains, lambda t: t.kind, stack=stack, jobs=engine.jobs)
+        linked, texts = batches(chains, lambda t: t.kind, stack=stack, jobs=engine.jobs, apart=lambda _: None)
         progress.notes(texts)
         _pass(rounds_batch, linked, "rounds of ", engine, progress)
         trials, texts = batches(missing, lambda t: t.kind if t.trains else None, stack=stack, jobs=engine.jobs, before=before)
@@ -189,7 +194,8 @@ def _executions(batch: Batch, listener: Any) -> list[Execution]:
     for task in batch.tasks:
         listeners = [listener] if listener and not found else []
         twin = found[0] if found else None
-        found.append(Execution(task.trial, data_dir=task.data_dir, device=task.device, listeners=listeners, twin=twin))
+        place = _place(task).folder
+        found.append(Execution(task.trial, data_dir=task.data_dir, device=task.device, listeners=listeners, twin=twin, place=place))
     return found
 
 

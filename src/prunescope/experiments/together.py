@@ -39,7 +39,7 @@ def together(
                 results[place] = error
                 del going[place]
             else:
-                kind = f"{training.alone} {training.phase} {training.settings.model_dump_json()}"
+                kind = f"{training.alone} {training.apart} {training.phase} {training.settings.model_dump_json()}"
                 waiting.setdefault(kind, []).append((place, training))
         for group in waiting.values():
             try:
@@ -85,4 +85,6 @@ def _train(trainings: Sequence[Training], stood: Sequence[Snapshot | None], stac
         watchers=[StackRecorder([t.recorder for t in trainings]), *watchers],
         stack=stack,
         resume=stood,
+        teachings=[t.teaching for t in trainings],
+        apart=first.apart,
     )

@@ -1,4 +1,4 @@
-"""One trial from its settings to its records: data, model, prune when it is due, train, fine-tune, measure.
+"""One trial from its settings to its records: data, model, prune when it is due, train, fine-tune, measure, deploy.
 
     at init     prune -> train with masks
     trained     train (shared by all trials with the same settings and seed) -> prune -> fine-tune
@@ -17,6 +17,7 @@ from pathlib import Path
 import pandas as pd
 from torch import nn
 
+from prunescope.experiments.deployment import deploy
 from prunescope.experiments.execution import Execution, Steps, Training, build_model, load_data
 from prunescope.experiments.levels import levels
 from prunescope.experiments.masking import changing_masks
@@ -49,6 +50,7 @@ def trial_steps(work: Execution, cache: Path | None) -> Steps[Outcome]:
         yield from work.finetune(masks)
     else:
         yield from work.dense(cache)
+        work.learn_from_dense()
         if settings.when == "trained":
             masks = work.prune(trial.sparsity)
             yield from work.finetune(masks)
@@ -59,6 +61,7 @@ def trial_steps(work: Execution, cache: Path | None) -> Steps[Outcome]:
             yield from work.finetune(masks)
     held = masks if settings.when == "init" or trial.config.finetune.hold_masks else None
     work.recorder.final(held)
+    deploy(work, held)
     return Outcome(frame(work.recorder.records, trial.columns()), work.model, masks)
 
 

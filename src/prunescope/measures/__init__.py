@@ -8,12 +8,13 @@ from typing import Any
 
 from torch import nn
 
-from prunescope.measures import quality, size, speed
+from prunescope.measures import energy, memory, operations, quality, size, speed  # importing them registers their measures
+from prunescope.measures.comparison import bench
 from prunescope.measures.quality import Measurement, as_split
 from prunescope.registry import measures
 from prunescope.types import ConfigError
 
-__all__ = ["Measurement", "measure", "quality", "size", "speed"]
+__all__ = ["Measurement", "bench", "energy", "measure", "memory", "operations", "quality", "size", "speed"]
 
 
 def measure(

@@ -7,6 +7,7 @@ the order in which its modules were registered.
 from __future__ import annotations
 
 import itertools
+import operator
 from dataclasses import dataclass
 
 import torch.fx
@@ -16,6 +17,7 @@ from prunescope.pruning.preserving import preserved
 
 NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm, nn.modules.instancenorm._InstanceNorm)
 CONVOLUTIONS = nn.modules.conv._ConvNd
+PRODUCTS = ("linear", "conv", "mm", "matmul", "einsum")  # in the names of functions that multiply with a weight
 
 
 @dataclass(frozen=True)
@@ -92,9 +94,26 @@ def _traced(model: nn.Module, graph: torch.fx.Graph, layers: set[str]) -> Struct
         seen.add(node)
         if node.op == "call_module" and str(node.target) in layers:
             outputs.add(str(node.target))
-        else:
+        elif not _is_functional_layer(model, node):
             pending.extend(node.all_input_nodes)
     return Structure(frozenset(outputs), norms, traced=True)
+
+
+def _is_functional_layer(model: nn.Module, node: torch.fx.Node) -> bool:
+    """Whether a call multiplies with a weight that it is handed (F.linear, x @ w, einsum): then nothing before it leaves the network."""
+    if node.op == "call_module" or not any(name in str(getattr(node.target, "__name__", node.target)) for name in PRODUCTS):
+        return False
+    return any(_is_weight(model, n) for n in node.all_input_nodes)
+
+
+def _is_weight(model: nn.Module, node: torch.fx.Node) -> bool:
+    """Whether a node is a parameter with two or more dimensions, transposed or otherwise viewed or not."""
+    while node.op in ("call_method", "call_function") and len(node.all_input_nodes) == 1:
+        node = node.all_input_nodes[0]
+    if node.op != "get_attr":
+        return False
+    found = operator.attrgetter(str(node.target))(model)
+    return isinstance(found, nn.Parameter) and found.ndim >= 2
 
 
 def _registered(model: nn.Module, layers: list[str]) -> Structure:

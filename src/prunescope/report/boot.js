@@ -25,6 +25,7 @@ function boot() {
   if (DATA.convergence) section("convergence", "Does the estimate settle with more samples?", DATA.convergence.meaning, convergenceSection, "Samples");
   if (POINTS.some((p) => p.metric === "accuracy" && p.moment === "final")) section("runs", "Every run", "One ring a seed, a bar for the mean, a pale band for its 95 % interval.", runsSection);
   if (unique(POINTS.filter((p) => !p.cell.baseline && p.moment === "final").map((p) => p.x)).length > 1) section("sparsity", "Against sparsity", null, sparsitySweepSection);
+  if (DATA.pareto) section("pareto", "Accuracy against size and speed", PARETO_LEAD, paretoSection, "Size and speed");
   if (DATA.epochs) section("training", "Training", null, epochSection);
   if (DATA.gradients) section("gradients", "Gradients", GRADIENT_LEAD, gradientSection);
   if (DATA.histograms) section("weights", "Weights", null, histogramSection);

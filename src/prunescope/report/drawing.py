@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -78,14 +78,25 @@ def gradients(found: Gradients, curves: list[GradientCurve], known: pd.DataFrame
 
 
 def _logarithmic(panel: Any) -> None:
+    panel.set(xscale="log", yscale="log")
+    _plain_ticks(panel.xaxis, *panel.get_xlim())
+    _plain_ticks(panel.yaxis, *panel.get_ylim())
+
+
+def logarithmic_x(panel: Any, tell: Callable[[float], str]) -> None:
+    """A logarithmic axis of x alone, its ticks as `tell` writes them."""
+    panel.set(xscale="log")
+    low, high = panel.get_xlim()
+    _plain_ticks(panel.xaxis, low, high, tell)
+
+
+def _plain_ticks(axis: Any, low: float, high: float, tell: Callable[[float], str] = "{:g}".format) -> None:
     from matplotlib import ticker
 
-    panel.set(xscale="log", yscale="log")
-    plain = ticker.FuncFormatter(lambda value, _: f"{value:g}")  # matplotlib's own is math text, which names from the run forbid
-    for axis, (low, high) in ((panel.xaxis, panel.get_xlim()), (panel.yaxis, panel.get_ylim())):
-        axis.set_major_formatter(plain)
-        axis.set_minor_locator(ticker.LogLocator(subs=(2, 5)))
-        axis.set_minor_formatter(plain if high < 30 * low else ticker.NullFormatter())
+    plain = ticker.FuncFormatter(lambda value, _: tell(value))  # matplotlib's own is math text, which names from the run forbid
+    axis.set_major_formatter(plain)
+    axis.set_minor_locator(ticker.LogLocator(subs=(2, 5)))
+    axis.set_minor_formatter(plain if high < 30 * low else ticker.NullFormatter())
 
 
 def epochs(found: list[EpochCurve], known: pd.DataFrame, looks: Styles, timeline: Timeline) -> Any:

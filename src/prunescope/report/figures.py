@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from prunescope.report import curves, drawing, payload, planefigures, tables
+from prunescope.report import curves, drawing, pareto, payload, planefigures, tables
 from prunescope.report.convergence import convergence
 from prunescope.report.gradients import gradient_curves
 from prunescope.report.planes import Planes
@@ -66,6 +66,7 @@ def _figures(run: Run) -> Iterator[Named]:
     yield from _epoch_figures(run, known, shown)
     yield from _gradient_figures(run, known, shown)
     yield from _sparsity_figures(run, known)
+    yield from _pareto_figures(run, known)
     yield from _histogram_figures(run, known, shown)
     yield from _layer_figures(run, known, shown)
 
@@ -137,6 +138,14 @@ def _sparsity_figures(run: Run, known: pd.DataFrame) -> Iterator[Named]:
     found: list[Any] = points.to_dict("records")
     plain = tables.baseline(run)
     yield from _by_group("sparsity", found, known, lambda mine: drawing.against_sparsity(pd.DataFrame(mine), known, styles, plain))
+
+
+def _pareto_figures(run: Run, known: pd.DataFrame) -> Iterator[Named]:
+    points = pareto.pareto(run)
+    if points is not None:
+        styles = drawing.styles(known["variant"].tolist(), tables.baseline(run))
+        found: list[Any] = points.to_dict("records")
+        yield from _by_group("pareto", found, known, lambda mine: pareto.figure(pd.DataFrame(mine), known, styles))
 
 
 def _histogram_figures(run: Run, known: pd.DataFrame, shown: list[int]) -> Iterator[Named]:

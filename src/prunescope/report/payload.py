@@ -17,6 +17,7 @@ from prunescope.report.convergence import MEANING, STILL, convergence
 from prunescope.report.estimates import parameters
 from prunescope.report.gradients import gradient_curves
 from prunescope.report.overview import overview
+from prunescope.report.pareto import pareto
 from prunescope.report.planes import Planes, planes
 from prunescope.results import stats
 
@@ -50,6 +51,7 @@ def payload(run: Run) -> Payload:
         "epochs": _epochs(run),
         "gradients": _gradients(run),
         "levels": _levels(run),
+        "pareto": _pareto(run),
         "histograms": histograms(run, known),
         "layers": _layers(run, known),
         "masks": _masks(run, known),
@@ -184,6 +186,14 @@ def _levels(run: Run) -> Payload | None:
     numeric = {c: numbers(points[c].astype(float)) for c in ("cell", "x", "mean", "low", "high", "n")}
     named = {c: points[c].tolist() for c in ("metric", "moment", "split")}
     return {**numeric, **named, "values": [numbers(v) for v in points["values"]], "chance": _chance(run)}
+
+
+def _pareto(run: Run) -> Payload | None:
+    points = pareto(run)
+    if points is None:
+        return None
+    numeric = {c: numbers(points[c].astype(float)) for c in ("x", "mean", "low", "high", "n")}
+    return {"cell": points["cell"].astype(int).tolist(), **{c: points[c].tolist() for c in ("cost", "stage", "front")}, **numeric}
 
 
 def _chance(run: Run) -> float | int | None:

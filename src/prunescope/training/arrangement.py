@@ -22,6 +22,8 @@ PARAMETER_BYTES = 16 << 20  # weights, gradients and the optimiser's own numbers
 LARGE = 500_000  # parameters a network from which on the matrix products alone fill the core
 SMALL = 50_000  # parameters a network up to which torch.func saves more calls than its transposes cost
 STOCHASTIC = (nn.modules.dropout._DropoutNd, nn.RReLU)
+TAUGHT = "each network learns from its own dense one, a loss whose slope the stack does not have"
+QUANTISED = "layers compute as int8 will, which the stack's matrix products do not"
 ELEMENTWISE = ("sgd", "adam", "adamw")  # optimisers that treat every number alike, so that a flat buffer changes nothing
 
 
@@ -44,11 +46,17 @@ class Arrangement:
 
 
 def arrange(
-    models: Sequence[nn.Module], splits: Sequence[Split], settings: TrainingConfig, *, stack: str | int = "auto"
+    models: Sequence[nn.Module],
+    splits: Sequence[Split],
+    settings: TrainingConfig,
+    *,
+    stack: str | int = "auto",
+    apart: str | None = None,
 ) -> Arrangement:
     """The arrangement for replicates `models` on `splits`; `.text` says what was chosen and why.
 
     stack   "auto": by the rule, "on": as many at once as there are, "off": one by one, or the number at once
+    apart   a reason that the caller knows why they cannot go together
 
     Networks that cannot be stacked go one by one whatever was asked for, and the text says what stands in the way.
     """
@@ -56,7 +64,7 @@ def arrange(
     if wanted == 0:
         return Arrangement(Way.ALONE, 1, "one by one, as asked")
     _same_architecture(models)
-    if (hindrance := _hindrance(models, splits, settings)) is not None:
+    if (hindrance := apart or _hindrance(models, splits, settings)) is not None:
         return Arrangement(Way.ALONE, 1, f"one by one: {hindrance}")
     plan = blueprint(models[0], tuple(splits[0].x.shape[1:]), settings.loss)
     parameters = sum(p.numel() for p in models[0].parameters())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from prunescope.config import TrainingConfig
 from prunescope.measures.quality import loss_function
 from prunescope.pruning.masks import Masks
 from prunescope.training.checkpoint import Snapshot, take_up
+from prunescope.training.distillation import Distillation
 from prunescope.training.events import State, handlers
 from prunescope.training.optim import build, learning_rates
 from prunescope.types import ConfigError, Split
@@ -30,15 +31,17 @@ def train(
     masks: Masks | None = None,
     listeners: Sequence[Any] = (),
     resume: Snapshot | None = None,
+    teaching: Distillation | None = None,
 ) -> State:
     """Train `model` in place on `data` and return the final State.
 
     The order of batches and the noise of stochastic layers depend on (seed, phase, epoch) alone. `masks` stay exactly zero throughout.
     The global random state of torch is put back afterwards. `resume` goes on from where a training with the same arguments stood.
+    `teaching` adds what another network says of the samples to the loss.
     Raises ConfigError for settings that do not fit the data.
     """
     heard = handlers(listeners)
-    loss_of = loss_function(settings.loss)
+    loss_of, data = _objective(data, settings, teaching)
     optimizer = build(model, settings)
     rates = learning_rates(optimizer, settings)
     held = masks.attach(optimizer) if masks is not None else None
@@ -69,6 +72,19 @@ def train(
     if held is not None:
         held.remove()
     return state
+
+
+def _objective(
+    data: Split, settings: TrainingConfig, teaching: Distillation | None
+) -> tuple[Callable[[Tensor, Tensor], Tensor], Split]:
+    """The loss, and the samples with what it compares their outputs with: labels, or where there is a teacher the samples' numbers."""
+    task = loss_function(settings.loss)
+    if teaching is None:
+        return task, data
+    if len(teaching.outputs) != len(data):
+        raise ConfigError(f"the teacher was asked about {len(teaching.outputs)} samples, and {len(data)} are trained on: expected the same")
+    labels, numbers = data.y, torch.arange(len(data), device=data.y.device)
+    return lambda output, rows: teaching.loss(task, output, labels[rows], rows), Split(data.x, numbers)
 
 
 def batches(

@@ -22,8 +22,9 @@ from torch import Tensor, nn
 
 from prunescope.config import TrainingConfig
 from prunescope.pruning.masks import Masks
-from prunescope.training.arrangement import Arrangement, Way, arrange
+from prunescope.training.arrangement import TAUGHT, Arrangement, Way, arrange
 from prunescope.training.checkpoint import Snapshot, put_back
+from prunescope.training.distillation import Distillation
 from prunescope.training.events import EVENTS, State, handlers
 from prunescope.training.flat import FlatParameters
 from prunescope.training.loop import batch_size as batch_size
@@ -74,6 +75,8 @@ def train_stack(
     watchers: Sequence[Any] = (),
     stack: str | int = "auto",
     resume: Sequence[Snapshot | None] | None = None,
+    teachings: Sequence[Distillation | None] | None = None,
+    apart: str | None = None,
 ) -> list[State]:
     """Train every model in place, each as `train` would alone, and return their final States in order.
 
@@ -85,6 +88,8 @@ def train_stack(
                 start, epoch_end and end; the replicates of one stack at epoch_start, gradients and step.
     stack       "auto", "on", "off", or the number of replicates a stack; see `arrange`
     resume      where each replicate stood; those that train together must have come equally far
+    teachings   of each replicate, None for one without a teacher; with any the replicates go one by one
+    apart       a reason of the caller's to go one by one
 
     Weights equal those of one by one but for rounding: in 100 steps less than 1e-5 of their size apart.
     Raises ConfigError where the networks differ in architecture or the lists in length.
@@ -98,12 +103,15 @@ def train_stack(
             f"{len(models)} models, {len(splits)} splits, {len(seeds)} seeds, {len(kept)} masks and {len(hearing)} lists of listeners: "
             "expected as many of each"
         )
-    plan = arrange(models, splits, settings, stack=stack)
+    taught = list(teachings) if teachings is not None else [None] * len(models)
+    plan = arrange(models, splits, settings, stack=stack, apart=apart or (TAUGHT if any(taught) else None))
     if plan.way is Way.ALONE:
         own = listeners if listeners is not None else [()] * len(models)
         each = [[*x, *(_Single(w) for w in watchers)] for x in own]
-        rows = zip(models, splits, seeds, kept, each, stood, strict=True)
-        return [train(m, d, settings, seed=s, phase=phase, masks=k, listeners=x, resume=f) for m, d, s, k, x, f in rows]
+        rows = zip(models, splits, seeds, kept, each, stood, taught, strict=True)
+        return [
+            train(m, d, settings, seed=s, phase=phase, masks=k, listeners=x, resume=f, teaching=t) for m, d, s, k, x, f, t in rows
+        ]
     if len({f.epoch if f is not None else 0 for f in stood}) > 1:
         raise ConfigError("the replicates have come differently far: expected one epoch to go on from, or stack=\"off\"")
     parts = [slice(i, i + plan.size) for i in range(0, len(models), plan.size)]

@@ -29,4 +29,4 @@ def couple(model: nn.Module, example_inputs: Any) -> Coupling:
     walk = Walk(trace(model, example_inputs), model)
     walk.go()
     free, frozen, sets = families(walk.ledger, walk.trace)
-    return Coupling(tuple(free), tuple(frozen), walk.trace, walk.values, sets)
+    return Coupling(tuple(free), tuple(frozen), walk.trace, walk.values, sets, walk.ledger)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
+from typing import Any
 
 import numpy as np
 import torch
@@ -67,7 +68,10 @@ class Value:
 class Ledger:
     """Everything that the walk through the graph writes down: channels of each tensor, pairs that go together, and reasons.
 
-    where   the operation at work, for reasons
+    where      the operation at work, for reasons; node: its node in the graph
+    meetings   channels that meet others without a weight in between, by the node where they do
+    shared     channels of a parameter and those that share them
+    takers     channels of weights that take values as inputs there, by node
     """
 
     size: int = FIRST
@@ -76,7 +80,11 @@ class Ledger:
     frozen: list[tuple[np.ndarray, str]] = field(default_factory=list)
     mixed: list[tuple[np.ndarray, str]] = field(default_factory=list)
     marks: dict[str, list[np.ndarray]] = field(default_factory=dict)
+    meetings: dict[Any, list[np.ndarray]] = field(default_factory=dict)
+    takers: dict[Any, list[np.ndarray]] = field(default_factory=dict)
+    shared: list[tuple[np.ndarray, np.ndarray, str]] = field(default_factory=list)
     where: str = ""
+    node: Any = None
 
     def tensor(self, name: str, shape: Sequence[int], state: State = State.ZERO) -> Value:
         """A parameter or buffer of the model: new channels along each of its dimensions; a buffer keeps its values, `state` CONST."""
@@ -110,6 +118,10 @@ class Ledger:
         if len(numbers := self._channels(ids)):
             self.frozen.append((numbers, f"{reason} ({self.where})" if self.where else reason))
 
+    def share(self, ids: Tensor, others: Tensor) -> None:
+        """Write down that each channel of `ids` is shared by several of `others` (broadcast): it goes if these turn out to be one set."""
+        self.shared.append((ids.expand(others.shape).flatten().numpy(), others.flatten().numpy(), self.where))
+
     def mix(self, label: Label, reason: str) -> None:
         """Write down that channels meet there without a weight of their own: a statistic over them or their product.
 
@@ -119,11 +131,14 @@ class Ledger:
             self.freeze(label.ids, f"{reason} of values that stay when its weights are gone")
         elif len(numbers := self._channels(label.ids)):
             self.mixed.append((numbers, f"{reason} ({self.where})"))
+            self.meetings.setdefault(self.node, []).append(numbers)
 
     def mark(self, ids: Tensor, kind: str) -> None:
         """Note a property of channels: "producer", "consumer" or "head"."""
         if len(numbers := self._channels(ids)):
             self.marks.setdefault(kind, []).append(numbers)
+            if kind == "consumer":
+                self.takers.setdefault(self.node, []).append(numbers)
 
     def collapse(self, label: Label, dims: Iterable[int]) -> Label:
         """The label with everything along `dims` united, so that it runs along them no more."""

@@ -49,35 +49,47 @@ def _end(ledger: Ledger, operands: Sequence[Value], letters: Sequence[Letters], 
     waiting = list(ending)
     while waiting:
         number, over, label = waiting.pop(0)
-        place = next((i for i, (n, o, _) in enumerate(waiting) if n != number and o == over), None)
-        if place is not None:
-            other_number, _, other = waiting.pop(place)
-            names, others = letters[number], letters[other_number]
-            order = sorted(over)
-            left = label.ids.permute(_order(names, order)).reshape([label.ids.shape[names.index(n)] for n in order])
-            right = other.ids.permute(_order(others, order)).reshape([other.ids.shape[others.index(n)] for n in order])
-            ledger.unite(left, right)
-            _met(ledger, (operands[number], label), (operands[other_number], other))
+        partners = [w for w in waiting if w[0] != number and w[1] == over]
+        if partners:
+            waiting = [w for w in waiting if w not in partners]
+            _united(ledger, operands, letters, over, [(number, label), *((n, found) for n, _, found in partners)])
             continue
-        partners = [operands[i] for i in range(len(operands)) if i != number and over & set(letters[i])]
-        if all(not p.data for p in partners) and (operands[number].data or not partners):
-            ledger.mix(label, "is summed over" if not partners else "is multiplied with a constant matrix")
+        others = [operands[i] for i in range(len(operands)) if i != number and over & set(letters[i])]
+        if all(not p.data for p in others) and (operands[number].data or not others):
+            ledger.mix(label, "is summed over" if not others else "is multiplied with a constant matrix")
         else:
             ledger.freeze(label.ids, "meets values that no weight makes")
+
+
+def _united(
+    ledger: Ledger, operands: Sequence[Value], letters: Sequence[Letters], over: frozenset[str], found: list[tuple[int, Label]]
+) -> None:
+    """Labels of several operands along the letters that are summed `over`: the same channels."""
+    order = sorted(over)
+
+    def laid(number: int, label: Label) -> torch.Tensor:
+        names = letters[number]
+        return label.ids.permute(_order(names, order)).reshape([label.ids.shape[names.index(n)] for n in order])
+
+    first = laid(*found[0])
+    for other in found[1:]:
+        ledger.unite(first, laid(*other))
+    _met(ledger, [(operands[n], label) for n, label in found])
 
 
 def _order(names: Letters, order: list[str]) -> list[int]:
     return [names.index(n) for n in order] + [d for d, n in enumerate(names) if n not in order]
 
 
-def _met(ledger: Ledger, one: tuple[Value, Label], two: tuple[Value, Label]) -> None:
-    """A weight's inputs are cut off with the channel that it takes; two activations or two weights have only their product."""
-    if one[0].data != two[0].data:
-        weight = one[1] if two[0].data else two[1]
-        ledger.mark(weight.ids, "consumer")
+def _met(ledger: Ledger, met: list[tuple[Value, Label]]) -> None:
+    """A weight's inputs are cut off with the channel that it takes; activations alone or weights alone have only their product."""
+    weights = [label for value, label in met if not value.data]
+    if 0 < len(weights) < len(met):
+        for label in weights:
+            ledger.mark(label.ids, "consumer")
         return
-    zero = State.ZERO in (one[1].state, two[1].state)
-    for _, label in (one, two):
+    zero = any(label.state is State.ZERO for _, label in met)
+    for _, label in met:
         ledger.mix(replace(label, state=State.ZERO if zero else label.state), "is multiplied with another of the network's values")
 
 

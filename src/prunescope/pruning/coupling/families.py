@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -65,6 +65,7 @@ class Coupling:
     families   those that can be removed; frozen: those that cannot, with reasons
     trace      the graph; values: what stands where in each of its tensors (`Value` by node), by channel numbers
     sets       channel number -> the number of its coupled set
+    ledger     what the walk wrote down: where each channel number stands, and where channels meet and end
     """
 
     families: tuple[Family, ...]
@@ -72,6 +73,7 @@ class Coupling:
     trace: Trace
     values: Mapping[Any, Any]
     sets: np.ndarray
+    ledger: Ledger = field(default_factory=Ledger)
 
     def report(self) -> list[tuple[str, int, str]]:
         """(name, pieces, "" or why they stay) of all families, those that can go first."""
@@ -80,7 +82,7 @@ class Coupling:
 
 def families(ledger: Ledger, trace: Trace) -> tuple[list[Family], list[Family], np.ndarray]:
     """The families that can go, those that cannot, and the set of every channel number."""
-    sets = _components(ledger)
+    sets = _joined(ledger, _components(ledger))
     frozen, mixed = _reasons(ledger.frozen, sets), _reasons(ledger.mixed, sets)
     marks = {kind: np.concatenate(found) for kind, found in ledger.marks.items()}
     heads = set(sets[marks.get("head", np.empty(0, int))].tolist())
@@ -108,6 +110,22 @@ def _components(ledger: Ledger) -> np.ndarray:
     graph = coo_array((np.ones(len(left), bool), (left, right)), shape=(ledger.size, ledger.size))
     found: np.ndarray = connected_components(graph, directed=False)[1]
     return found
+
+
+def _joined(ledger: Ledger, sets: np.ndarray) -> np.ndarray:
+    """The sets after parameters were joined to the channels that share them, where these are one set; the others are frozen."""
+    before = len(ledger.pairs)
+    for ids, others, where in ledger.shared:
+        real = (ids >= FIRST) & (others >= FIRST)
+        pairs = np.unique(np.stack([ids[real], sets[others[real]]]), axis=1)
+        rows, first, counts = np.unique(pairs[0], return_index=True, return_counts=True)
+        one = np.isin(rows, ids[~real], invert=True) & (counts == 1)
+        representatives = np.unique(sets, return_index=True)[1]
+        ledger.pairs.append(np.stack([rows[one], representatives[np.searchsorted(np.unique(sets), pairs[1][first[one]])]]))
+        ledger.where = where
+        ledger.freeze(torch.from_numpy(rows[~one]), "is shared by channels along another dimension")
+    ledger.where = ""
+    return _components(ledger) if len(ledger.pairs) > before else sets
 
 
 def _reasons(found: Sequence[tuple[np.ndarray, str]], sets: np.ndarray) -> dict[int, tuple[str, ...]]:

@@ -266,14 +266,18 @@ def _frozen(call: Call, label: Label, reason: str) -> bool:
 
 @rule("index", "index_select", "gather", "embedding")
 def looked_up(call: Call) -> Result:
-    """Rows picked by an index: channels along other dimensions pass, those along the picked one are frozen."""
+    """Rows picked by an index: channels along other dimensions pass; those along the picked one do where the index is a known constant."""
     value, dims, place, width = _lookup(call)
     if dims is None:
         return call.opaque(f"{call.name} by several indices")
     labels = []
     for label in value.labels:
         if label.dims & dims:
-            call.ledger.freeze(label.ids, "its places are looked up by an index")
+            picked = _picked(call, label, dims) if value.data else None
+            if picked is None:
+                call.ledger.freeze(label.ids, "its places are looked up by an index")
+            else:
+                labels.append(replace(label, ids=picked))
             continue
         ids = label.ids
         if call.name == "gather":  # it may take fewer places along the other dimensions
@@ -285,6 +289,36 @@ def looked_up(call: Call) -> Result:
         for label in labels:
             call.ledger.mark(label.ids, "producer")
     return call.result(labels)
+
+
+def _picked(call: Call, label: Label, dims: set[int]) -> Tensor | None:
+    """The channel numbers of the values that a constant index picks; None where the index is not known."""
+    value = call.input
+    if call.name == "index":
+        chosen = [None if i is None else i.const for i in call["indices"]]
+        if any(c is None and i is not None for c, i in zip(chosen, call["indices"], strict=True)):
+            return None
+        wide = label.ids.expand([s if d in dims else label.ids.shape[d] for d, s in enumerate(value.shape)])
+        return compressed(wide[tuple(slice(None) if c is None else c for c in chosen)])
+    index = call["index"].const
+    if index is None:
+        return None
+    if call.name == "gather":
+        return compressed(label.ids.expand(value.shape).gather(call["dim"], index))
+    return compressed(label.ids.index_select(call["dim"], index))
+
+
+@rule("embedding_bag", "_embedding_bag", "_embedding_bag_forward_only")
+def bagged(call: Call) -> Result:
+    """Rows of a table summed, averaged or compared over each bag: its columns pass, each by itself; its rows are looked up."""
+    labels = []
+    for label in call["weight"].labels:
+        if 0 in label.dims:
+            call.ledger.freeze(label.ids, "its places are looked up by an index")
+        else:
+            call.ledger.mark(label.ids, "producer")
+            labels.append(label)
+    return [Value(s, tuple(labels) if i == 0 else (), True) for i, s in enumerate(call.shapes)]
 
 
 def _lookup(call: Call) -> tuple[Value, set[int] | None, int, int]:

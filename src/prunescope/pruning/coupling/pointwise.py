@@ -78,7 +78,7 @@ def _meet(
         other, states = found[place]
         if other.dims != label.dims:
             if label.dims < other.dims and not operands[number].data:
-                ledger.freeze(label.ids, "is shared by channels along another dimension")
+                ledger.share(label.ids, other.ids)
                 return
             if other.dims < label.dims and not any(operands[n].data for n in states):
                 ledger.freeze(other.ids, "is shared by channels along another dimension")

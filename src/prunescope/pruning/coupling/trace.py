@@ -106,10 +106,21 @@ def _ready(model: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
+def exported(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], *, resizable: bool = False) -> torch.export.ExportedProgram:
+    """torch.export's program of `model`, functional where it writes in place; `resizable` leaves sizes of inputs open where it can."""
+    shapes = torch.utils._pytree.tree_map(_open, (args, kwargs)) if resizable else None
+    with _ready(model):
+        dynamic = None if shapes is None else (*shapes[0], *shapes[1].values())
+        program = torch.export.export(model, args, kwargs, dynamic_shapes=dynamic, strict=False)
+        return program.run_decompositions({}) if _writes_in_place(program.graph) else program
+
+
+def _open(leaf: Any) -> Any:
+    return {d: torch.export.Dim.AUTO for d in range(leaf.ndim)} if isinstance(leaf, Tensor) else None
+
+
 def _exported(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], names: dict[int, str]) -> Trace:
-    program = torch.export.export(model, args, kwargs, strict=False)
-    if _writes_in_place(program.graph):
-        program = program.run_decompositions({})
+    program = exported(model, args, kwargs)
     _sized(program.graph)
     signature = program.graph_signature
     tensors = {}

@@ -74,7 +74,7 @@ class Walk:
             return self._argument(node.args[0])
         if node.target is operator.getitem:
             return self._argument(node.args[0])[node.args[1]]
-        self.ledger.where = _where(node)
+        self.ledger.where, self.ledger.node = _where(node), node
         if not isinstance(node.target, torch._ops.OpOverload | torch._ops.HigherOrderOperator):
             shapes = shapes_of(node.meta.get("val"))
             if shapes is None:

@@ -1,18 +1,12 @@
-"""What an experiment is, as data: TOML in, validated and frozen settings out, with a hash of their values."""
+"""The sections of a config: their keys, defaults and what does not go together."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import tomllib
-from collections.abc import Iterable, Mapping
-from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from prunescope.registry import unknown
-from prunescope.types import ConfigError
 
 
 def _fraction(value: Any) -> Any:
@@ -24,7 +18,6 @@ def _fraction(value: Any) -> Any:
 
 DEFAULTS = 1  # raise when a default changes its value or its meaning: settings left at their defaults take no part in a trial's hash
 
-S = TypeVar("S", bound=BaseModel)
 Sparsity = Annotated[float, BeforeValidator(_fraction)]
 
 
@@ -106,10 +99,21 @@ class TrainingConfig(Section):
         return self
 
 
+class DistillConfig(Section):
+    """Learning from the dense network while fine-tuning: the share `alpha` of the loss (0: none), and the `temperature` that softens both.
+
+    The loss is (1 - alpha) task + alpha temperature^2 KL(dense || pruned), Hinton et al. 2015 (`prunescope.training.distillation`).
+    """
+
+    alpha: float = Field(0.0, ge=0, le=1)
+    temperature: float = Field(4.0, gt=0)
+
+
 class FinetuneConfig(Section):
     """Training after pruning. Keys left out are taken from `training`; `hold_masks = false` lets pruned weights grow back.
 
     `recalibrate_batchnorm` computes running means and variances anew over the training set, after fine-tuning or in its place.
+    With `distill.alpha` above 0 the dense network, as it was before pruning, teaches the pruned one.
     """
 
     epochs: int = Field(0, ge=0)
@@ -121,10 +125,11 @@ class FinetuneConfig(Section):
     weight_decay: float | None = Field(None, ge=0)
     schedule: Literal["constant", "milestones", "cosine"] = "constant"
     milestones: list[int] = []
+    distill: DistillConfig = DistillConfig()
 
     def as_training(self, training: TrainingConfig) -> TrainingConfig:
         """The full training settings of the fine-tuning phase."""
-        own = self.model_dump(exclude={"hold_masks", "recalibrate_batchnorm"}, exclude_none=True)
+        own = self.model_dump(exclude={"hold_masks", "recalibrate_batchnorm", "distill"}, exclude_none=True)
         return training.model_copy(update={"from_epoch": 0, **own})
 
 
@@ -216,6 +221,42 @@ class MeasureConfig(Section):
     latency: bool = False
 
 
+class QuantizeConfig(Section):
+    """Int8 at the end, by torchao (extra `quant`): linear layers alone, all others stay as they are and the records say which.
+
+    weights      "int8": one scale a row, symmetric; "float": nothing is quantised
+    activations  "dynamic": int8 with a scale and a zero point a row, found as the rows come; "static": one scale and zero point a layer,
+                 from the calibration samples (`prune.calibration`); "float": left alone
+    aware        fine-tuning computes as int8 will, so that weights get used to it (quantisation-aware training)
+    exclude      names of layers that stay as they are, with * and ?
+    """
+
+    weights: Literal["float", "int8"] = "float"
+    activations: Literal["dynamic", "static", "float"] = "dynamic"
+    aware: bool = False
+    exclude: list[str] = []
+
+    @model_validator(mode="after")
+    def _consistent(self) -> QuantizeConfig:
+        if self.aware and self.weights == "float":
+            raise ValueError('aware = true has nothing to get used to with weights = "float": set weights = "int8"')
+        if self.aware and self.activations == "static":
+            raise ValueError('aware = true goes with activations = "dynamic" or "float": torchao\'s training has no static ones')
+        return self
+
+
+class DeployConfig(Section):
+    """What is made of the network at the end, each stage measured: what is masked removed, then quantised, then written to files.
+
+    compact   remove what the masks leave constant, for a smaller dense network of the same outputs
+    formats   files written beside the weights and checked, their bytes recorded: "safetensors", "pt2", and "onnx" (extra `export`) of the
+              last stage in floating point
+    """
+
+    compact: bool = False
+    formats: list[Literal["safetensors", "onnx", "pt2"]] = []
+
+
 class VariantConfig(Section):
     """One way of pruning: its name and the settings in which it differs from the experiment's own."""
 
@@ -227,6 +268,8 @@ class VariantConfig(Section):
     finetune: dict[str, Any] = {}
     prune: dict[str, Any] = {}
     measure: dict[str, Any] = {}
+    quantize: dict[str, Any] = {}
+    deploy: dict[str, Any] = {}
 
     @property
     def changes(self) -> dict[str, Any]:
@@ -234,7 +277,8 @@ class VariantConfig(Section):
         return {k: v for k in SECTIONS if (v := getattr(self, k))}
 
 
-SECTIONS = ("data", "model", "training", "finetune", "prune", "measure")
+LATER_SECTIONS = ("quantize", "deploy")  # take part in a hash only where something in them is set: older trials know nothing of them
+SECTIONS = ("data", "model", "training", "finetune", "prune", "measure", *LATER_SECTIONS)
 
 
 class TrialConfig(Section):
@@ -246,6 +290,23 @@ class TrialConfig(Section):
     finetune: FinetuneConfig = FinetuneConfig()
     prune: PruneConfig = PruneConfig()
     measure: MeasureConfig = MeasureConfig()
+    quantize: QuantizeConfig = QuantizeConfig()
+    deploy: DeployConfig = DeployConfig()
+
+    @model_validator(mode="after")
+    def _finetuning_fits(self) -> TrialConfig:
+        when, epochs = self.prune.when, self.finetune.epochs
+        if self.finetune.distill.alpha and when != "never":
+            if when not in ("trained", "iterative"):
+                raise ValueError(f'finetune.distill needs a trained dense network to learn from: prune.when = "{when}" has none')
+            if self.training.loss == "binary-cross-entropy":
+                raise ValueError("finetune.distill softens a distribution over classes: it does not go with loss binary-cross-entropy")
+        if self.quantize.aware and when in ("init", "rewind"):
+            raise ValueError(f'quantize.aware takes place in fine-tuning, which prune.when = "{when}" has none of')
+        named = {"finetune.distill.alpha": self.finetune.distill.alpha, "quantize.aware": self.quantize.aware}
+        for key in (k for k, on in named.items() if on and not epochs and when != "never"):
+            raise ValueError(f"{key} takes place in fine-tuning: set finetune.epochs to at least 1, got {epochs}")
+        return self
 
     @model_validator(mode="after")
     def _phases_fit(self) -> TrialConfig:
@@ -291,109 +352,3 @@ class ExperimentConfig(TrialConfig):
     def seed_list(self) -> list[int]:
         """The seeds of the replicates: 0 to N-1 when a number was given."""
         return list(range(self.seeds)) if isinstance(self.seeds, int) else list(self.seeds)
-
-
-def read_toml(path: Path) -> dict[str, Any]:
-    """The tables of a TOML file, or one sentence on what is wrong with it."""
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ConfigError(f"no config file {str(path)!r}: give a TOML file or a preset (`prunescope list presets`)") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read as text: {error}") from error
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path}: not valid TOML: {error}") from error
-
-
-def parse_override(text: str) -> tuple[str, Any]:
-    """`KEY=VALUE` as a dotted key and a JSON value; what is not JSON is a string.
-
-    >>> parse_override("training.lr=1e-3"), parse_override("data.name=fashion-mnist")
-    (('training.lr', 0.001), ('data.name', 'fashion-mnist'))
-    """
-    key, equals, value = text.partition("=")
-    if not equals or not key.strip():
-        raise ConfigError(f"-s {text!r}: expected KEY=VALUE, for example -s training.epochs=3")
-    try:
-        return key.strip(), json.loads(value)
-    except json.JSONDecodeError:
-        return key.strip(), value
-
-
-def override(tables: Mapping[str, Any], changes: Mapping[str, Any] | Iterable[tuple[str, Any]]) -> dict[str, Any]:
-    """A copy of `tables` with dotted keys set; tables in between are made, never replaced by a value."""
-    result: dict[str, Any] = json.loads(json.dumps(tables))
-    for key, value in dict(changes).items():
-        *parents, last = key.split(".")
-        place = result
-        for parent in parents:
-            place = place.setdefault(parent, {})
-            if not isinstance(place, dict):
-                raise ConfigError(f"{key!r}: {parent!r} is a value, not a table, so nothing can be set inside it")
-        place[last] = value
-    return result
-
-
-def merge(tables: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """`tables` with the nested `changes` laid over them; tables merge, everything else is replaced."""
-    merged = dict(tables)
-    for key, value in changes.items():
-        old = merged.get(key)
-        merged[key] = merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
-    return merged
-
-
-def experiment_config(tables: Mapping[str, Any], *, source: str = "config") -> ExperimentConfig:
-    """The validated experiment; every fault is named at once, with the near names of unknown keys."""
-    return validated(ExperimentConfig, tables, source=source)
-
-
-def validated(kind: type[S], tables: Mapping[str, Any], *, source: str) -> S:
-    """`tables` as a `kind`, or a ConfigError that lists everything wrong with them."""
-    try:
-        return kind.model_validate(dict(tables))
-    except ValidationError as error:
-        faults = [_sentence(kind, e) for e in error.errors(include_url=False)]
-        raise ConfigError("\n".join(f"{source}: {fault}" for fault in faults)) from error
-
-
-def _sentence(kind: type[BaseModel], error: Any) -> str:
-    internal = ("function-", "literal", "list[", "constrained")  # pydantic names the branch of a union in the location
-    location = [p for p in error["loc"] if not (isinstance(p, str) and p.startswith(internal))]
-    place = ".".join(str(p) for p in location if p not in ("int", "float", "str"))
-    if error["type"] == "extra_forbidden":
-        section, known = kind, list(kind.model_fields)
-        for part in location[:-1]:
-            section = _inner(section, part) or section
-            known = list(section.model_fields)
-        return f"{place}: " + unknown("key", str(location[-1]), known)
-    message = error["msg"].removeprefix("Value error, ")
-    came = "" if error["type"] == "value_error" else f", got {error['input']!r}"
-    return f"{place}: {message}{came}" if place else message
-
-
-def _inner(section: type[BaseModel], part: Any) -> type[BaseModel] | None:
-    if isinstance(part, int):
-        return section
-    field = section.model_fields.get(part)
-    inner = getattr(field, "annotation", None)
-    candidates = (inner, *getattr(inner, "__args__", ()))
-    return next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), None)
-
-
-def essence(section: BaseModel) -> dict[str, Any]:
-    """The settings of `section` that differ from their defaults, JSON-ready: a key that is added later changes nothing of it."""
-    dumped = section.model_dump(mode="json", exclude_defaults=True)
-    if isinstance(section, OpenSection):
-        dumped = {k: v for k, v in dumped.items() if k in type(section).model_fields} | {"name": section.name, "options": section.options}
-    return dumped
-
-
-def value_hash(values: Any) -> str:
-    """16 hex digits that depend on the values alone: not on key order, on spelling or on where the run lives.
-
-    >>> value_hash({"a": 1, "b": 0.5}) == value_hash({"b": 0.50, "a": 1})
-    True
-    """
-    text = json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,82 @@
+"""ONNX Runtime: the network as an ONNX file, in float32 and in int8."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from prunescope.measures.backends.preparation import Job, Run, missing, on_cpu
+from prunescope.measures.backends.quantised import INT8, quiet
+from prunescope.registry import backends
+from prunescope.types import PrunescopeError
+
+PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+
+
+def onnx_bytes(model: nn.Module, example: Tensor) -> bytes:
+    """`model` as an ONNX file with its weights inside, for inputs of the example's shape; it takes seconds."""
+    with quiet("torch.onnx", "torch.onnx._internal.exporter._registration", "onnxscript"):
+        program: Any = torch.onnx.export(model, (example,), dynamo=True, external_data=False, verbose=False)
+    return program.model_proto.SerializeToString()  # type: ignore[no-any-return]
+
+
+def with_weights(content: bytes, model: nn.Module) -> bytes | None:
+    """The ONNX file `content` with the parameters of `model` in the place of those of the same names; None where they are not all there.
+
+    A conversion takes seconds, and this a hundredth of that.
+    """
+    import onnx
+
+    file = onnx.load_from_string(content)
+    places = {place.name: place for place in file.graph.initializer}
+    for name, p in model.named_parameters():
+        if name not in places or tuple(places[name].dims) != tuple(p.shape):
+            return None
+        places[name].CopyFrom(onnx.numpy_helper.from_array(p.detach().cpu().numpy(), name))
+    return file.SerializeToString()  # type: ignore[no-any-return]
+
+
+def _absent(device: torch.device) -> PrunescopeError | None:
+    return missing(PACKAGES, "export", "ONNX Runtime") or on_cpu(device, "ONNX Runtime")
+
+
+def _session(content: bytes, threads: int) -> Run:
+    """A function from a tensor to the file's first output."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+
+    def run(x: Tensor) -> Tensor:
+        return torch.from_numpy(session.run(None, {name: x.numpy()})[0])
+
+    return run
+
+
+@backends("onnxruntime", source="ONNX Runtime, CPUExecutionProvider, all graph optimisations", absent=_absent)
+def onnxruntime_float(job: Job) -> Run:
+    """ONNX Runtime in the model's own precision."""
+    return _session(job.onnx, job.threads)
+
+
+@backends("onnxruntime-int8", source="onnxruntime.quantization: quant_pre_process, then quantize_dynamic", absent=_absent, tolerance=INT8)
+def onnxruntime_int8(job: Job) -> tuple[Run, dict[str, Any]]:
+    """ONNX Runtime with int8 weights and dynamic int8 activations, after its own preparation of the graph."""
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    with tempfile.TemporaryDirectory() as folder, quiet("root"):
+        plain, prepared, quantised = (Path(folder) / f"{name}.onnx" for name in ("plain", "prepared", "quantised"))
+        plain.write_bytes(job.onnx)
+        quant_pre_process(str(plain), str(prepared))
+        # signed weights saturate in 16 bits on processors without VNNI: 0.17 of the outputs' size instead of 0.014
+        quantize_dynamic(str(prepared), str(quantised), weight_type=QuantType.QUInt8)
+        content = quantised.read_bytes()
+    return _session(content, job.threads), {"bytes": len(content)}

@@ -1,0 +1,232 @@
+"""compact: trace, study, plan, build, check."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from prunescope.pruning.compact.checking import Check, DiffersError, Inputs, cast, compare, doubled, precision, tolerance_of
+from prunescope.pruning.compact.own import UnfitError, own_classes
+from prunescope.pruning.compact.plan import Plan, plan
+from prunescope.pruning.compact.regraph import graph_modules
+from prunescope.pruning.compact.report import CompactReport, counted, rows
+from prunescope.pruning.compact.study import Study, dead_by_masks, study
+from prunescope.pruning.coupling import Coupling, couple
+from prunescope.pruning.coupling.trace import call_arguments
+from prunescope.pruning.masks import Masks
+from prunescope.pruning.wrapping import unwrapped
+from prunescope.types import PruningError
+
+
+class CompactError(PruningError):
+    """No smaller network could be built that computes what the masked one does."""
+
+
+def compact(
+    model: nn.Module, masks: Mapping[str, Tensor] | None = None, example_inputs: Any = None, *, approximate: bool = False
+) -> tuple[nn.Module, CompactReport]:
+    """A smaller dense network that computes what `model` does with its `masks`, and a report of the parameters that went.
+
+    model            any network that torch.export or torch.fx can trace; it stays as it is, and so do the masks
+    masks            True = kept, by parameter name (`Masks`); None takes the zeros of the weights as they are
+    example_inputs   a tensor, a tuple of positional or a mapping of keyword inputs; a batch of two or more says most
+    approximate      also drop dead channels whose numbers no bias can stand for exactly; their mean over positions is kept
+
+    The result is the model's own class with smaller parameters where its forward allows that, else a graph of ATen operations. Before it is
+    returned it is compared with the masked model in double precision, on the example, on random inputs, on batches of 1 and 7 and on another
+    size where the model takes them. CompactError where no network passes; PruningError where the model cannot be traced.
+
+    >>> net = nn.Sequential(nn.Linear(3, 4), nn.Sigmoid(), nn.Linear(4, 2))
+    >>> small, report = compact(net, {"0.weight": torch.tensor([[True], [False], [True], [True]]).expand(4, 3)}, torch.zeros(2, 3))
+    >>> report.before, report.after, tuple(small[0].weight.shape), report.how
+    (26, 20, (3, 3), 'own classes')
+    """
+    model = unwrapped(model)
+    if example_inputs is None:
+        raise CompactError("compact needs example_inputs (a tensor, a tuple or a mapping of keywords) to trace the network with")
+    clock = Clock()
+    masked = _masked(model, masks)
+    inputs = call_arguments(example_inputs)
+    work = copy.deepcopy(masked).double().eval()
+    wide = doubled(inputs)
+    coupling = _coupled(work, wide, model, example_inputs)
+    clock.note("trace")
+    tensors = {n: t.detach() for n, t in [*work.named_buffers(), *work.named_parameters()]}
+    found = study(coupling, tensors, torch.utils._pytree.tree_leaves(wide), approximate=approximate)
+    clock.note("plan")
+    build = Build(masked.eval(), work, inputs, wide, approximate, clock)
+    return build.first(found)
+
+
+def _masked(model: nn.Module, masks: Mapping[str, Tensor] | None) -> nn.Module:
+    try:
+        made = copy.deepcopy(model)
+    except Exception as error:  # the user's module may hold what cannot be copied
+        raise CompactError(f"{type(model).__name__} cannot be copied ({type(error).__name__}: {error}); compact leaves the original alone") from error
+    if masks:
+        Masks(masks).apply(made)
+    return made
+
+
+def _coupled(work: nn.Module, wide: Inputs, model: nn.Module, example: Any) -> Coupling:
+    if wide[0] and wide[1]:
+        raise CompactError("example inputs are either positional or keywords")
+    return couple(work, wide[1] or wide[0])
+
+
+class Clock:
+    """Seconds of each part."""
+
+    def __init__(self) -> None:
+        self.last, self.seconds = time.perf_counter(), dict[str, float]()
+
+    def note(self, part: str) -> None:
+        """The time since the last note belongs to `part`."""
+        now = time.perf_counter()
+        self.seconds[part] = self.seconds.get(part, 0.0) + now - self.last
+        self.last = now
+
+
+class Build:
+    """The candidates, from the most wanted to the least, and their checks."""
+
+    def __init__(self, masked: nn.Module, work: nn.Module, inputs: Inputs, wide: Inputs, approximate: bool, clock: Clock) -> None:
+        self.masked, self.work, self.inputs, self.wide, self.approximate, self.clock = masked, work, inputs, wide, approximate, clock
+        self.dtype = precision(masked)
+
+    def first(self, found: Study) -> tuple[nn.Module, CompactReport]:
+        """The first candidate that passes."""
+        said: list[str] = []
+        for made, how, wide in self._candidates(found, said):
+            self.clock.note("build")
+            try:
+                checks, note = compare(self.work, wide, self.wide, self._tolerance(torch.float64, found))
+                small = returned(wide, self.masked, self.dtype)
+                rounded = self._rounded(small, checks)
+            except DiffersError as error:
+                said.append(f"{how}: {error}")
+                continue
+            finally:
+                self.clock.note("check")
+            notes = [*dict.fromkeys(said), *([note] if note else [])]
+            return small, self._report(made, how, small, checks, rounded, "; ".join(notes))
+        raise CompactError(f"{type(self.masked).__name__} cannot be made smaller: {'; '.join(dict.fromkeys(said))}. Model and masks are as before")
+
+    def _candidates(self, found: Study, said: list[str]) -> Iterator[tuple[Plan, str, nn.Module]]:
+        yield from self._of(plan(found, level=True), said)
+        exclude = self._culprits(found)
+        made = plan(found, exclude=exclude, level=True)
+        for number in exclude:
+            made.stays[number] = "could not be removed in a way that passed the check"
+        yield from self._of(made, said)
+
+    def _of(self, made: Plan, said: list[str]) -> Iterator[tuple[Plan, str, nn.Module]]:
+        """The user's own classes, then graphs."""
+        self.clock.note("plan")
+        try:
+            yield made, "own classes", own_classes(self.work, made)
+        except UnfitError as error:
+            said.append(f"own classes: {error}")
+        try:
+            for module in graph_modules(self.work, made, self.wide):
+                yield made, "graph module", module
+        except UnfitError as error:
+            said.append(f"graph module: {error}")
+
+    def _culprits(self, found: Study) -> frozenset[int]:
+        """Sets of families that stay so that the rest can go, found by adding one family after the other."""
+        whole = plan(found, level=True).removed
+        wanted = [f.sets.tolist() for f in found.coupling.families if whole[f.sets].any()]
+        kept: set[int] = set()
+        for place, family in enumerate(wanted):
+            later = [n for f in wanted[place + 1 :] for n in f]
+            made = plan(found, exclude=frozenset(kept | set(later)), level=True)
+            if not self._passes(made):
+                kept |= set(family)
+        return frozenset(kept)
+
+    def _passes(self, made: Plan) -> bool:
+        """Whether the example passes in the user's own classes or as a graph."""
+        for _, _, module in self._of(made, []):
+            try:
+                compare(self.work, module, self.wide, self._tolerance(torch.float64, made.study), brief=True)
+            except DiffersError:
+                continue
+            return True
+        return False
+
+    def _tolerance(self, dtype: torch.dtype, found: Study) -> float:
+        if self.approximate:
+            return float("inf")
+        narrow = any(
+            isinstance(v := n.meta.get("val"), Tensor) and v.is_floating_point() and v.dtype != torch.float64
+            for n in found.coupling.trace.graph.graph.nodes
+        )  # the forward itself rounds to a narrower type on the way
+        return tolerance_of(torch.float32 if narrow else dtype)
+
+    def _rounded(self, small: nn.Module, wide: list[Check]) -> list[Check]:
+        """The same comparison in the precision that is returned; a network that rounds much itself may differ by as much as it does."""
+        if self.dtype == torch.float64:
+            return wide
+        own = max((c.error for c in self._noise()), default=0.0)
+        allowed = float("inf") if self.approximate else max(tolerance_of(self.dtype), 10 * own)
+        return compare(self.masked, small, self.inputs, allowed)[0]
+
+    def _noise(self) -> list[Check]:
+        """How far the masked network in its own precision is from itself in double precision."""
+        dtype = self.dtype
+
+        def narrow(*args: Any, **kwargs: Any) -> Any:
+            return self.masked(*cast(args, dtype), **cast(kwargs, dtype))
+
+        with torch.no_grad():
+            args, kwargs = self.wide
+            from prunescope.pruning.compact.checking import difference
+
+            return [Check("rounding", difference(self.work(*args, **kwargs), narrow(*args, **kwargs)))]
+
+    def _report(self, made: Plan, how: str, small: nn.Module, checks: list[Check], rounded: list[Check], note: str) -> CompactReport:
+        before, after = (sum(p.numel() for p in m.parameters()) for m in (self.masked, small))
+        dead = dead_by_masks(made.study) | made.removed
+        names = [n for n, _ in self.masked.named_parameters()]
+        removable = counted(made.coupling, np.asarray(dead), names)
+        seconds = {n: round(s, 4) for n, s in self.clock.seconds.items()}
+        return CompactReport(
+            before, after, removable, how, not self.approximate, rows(made, dead), tuple(checks), tuple(rounded), seconds, note
+        )
+
+
+def returned(wide: nn.Module, like: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """The network in the precisions and modes of `like`: by name, and in `dtype` what has no counterpart."""
+    small = copy.deepcopy(wide)
+    dtypes = {n: t.dtype for n, t in [*like.named_parameters(remove_duplicate=False), *like.named_buffers(remove_duplicate=False)]}
+    for path, module in small.named_modules():
+        for store in (module._parameters, module._buffers):
+            for last, tensor in store.items():
+                if tensor is not None and tensor.is_floating_point():
+                    tensor.data = tensor.data.to(dtypes.get(f"{path}.{last}".lstrip("."), dtype))
+    if isinstance(small, torch.fx.GraphModule) and dtype != torch.float64:
+        _retyped(small, dtype)
+    small.train(like.training) if isinstance(small, torch.fx.GraphModule) else None
+    return small
+
+
+def _retyped(module: torch.fx.GraphModule, dtype: torch.dtype) -> None:
+    """Types that the code names: the double precision of the trace becomes the network's own."""
+
+    def change(argument: Any) -> Any:
+        if isinstance(argument, list | tuple):
+            return type(argument)(change(a) for a in argument) if not hasattr(argument, "_fields") else argument
+        return dtype if argument is torch.float64 else argument
+
+    for node in module.graph.nodes:
+        if node.op == "call_function":
+            node.args = tuple(change(a) for a in node.args)
+            node.kwargs = {n: change(a) for n, a in node.kwargs.items()}
+    module.recompile()
