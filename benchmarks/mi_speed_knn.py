@@ -6,7 +6,8 @@ mi_peers.py says which programs these are and how to install them; what is not i
 after a warm-up (one call for the neural estimators and for N = 100,000), in CPU seconds of the process, so that a busy machine counts as
 little as possible; it still counts, through the caches that others empty. Memory is what the call adds to the process at its peak.
 A program that needs more than 300 seconds is ended. Ours is timed without an interval, since the others give none; what the default
-interval costs (bias by extrapolation, a test whether the copula fits) is a row of its own. The line below the title says how busy the machine was.
+interval costs (bias by extrapolation, a test whether the copula fits) is a row of its own. The line below the title says how busy the
+machine was.
 
 Limits, at 113 GFLOP/s of float32 products, 41 GB/s of reading and 64 G operations/s on 16-bit numbers on one core. In few columns a k-d
 tree answers a question in 0.3 us. Elsewhere all distances are formed in both spaces: Euclidean 4 N^2 (d + 2) operations, maximum norm
