@@ -39,6 +39,7 @@ def sample(d: int, n: int, *, correlation: float | None = None, seed: int = 0, s
 
 
 def ours(name: str, **options: Any) -> Call:
+    """Ours without an interval, as the others give none, unless `options` ask for one."""
     import torch
 
     from prunescope.information import mutual_information
@@ -46,7 +47,7 @@ def ours(name: str, **options: Any) -> Call:
     torch.set_num_threads(1)
 
     def call(x: np.ndarray, y: np.ndarray) -> Any:
-        found = mutual_information(x, y, name, unit="nats", **options)
+        found = mutual_information(x, y, name, unit="nats", **{"uncertainty": None, **options})
         return found.value, found.interval
 
     return call
@@ -127,7 +128,9 @@ def torch_mist() -> Call:
 MAKERS: dict[str, Callable[[], Call]] = {
     "ours, maximum": lambda: ours("ksg", metric="max"),
     "ours, Euclidean": lambda: ours("ksg", metric="euclidean"),
+    "ours, maximum, with an interval": lambda: ours("ksg", metric="max", uncertainty="auto"),
     "ours, copula": lambda: ours("gaussian-copula"),
+    "ours, copula, with an interval": lambda: ours("gaussian-copula", uncertainty="auto"),
     "ours, mine from zero": lambda: ours("mine", start="zero"),
     "ours, mine from a normal fit": lambda: ours("mine"),
     "ours, infonce from zero": lambda: ours("infonce", start="zero"),

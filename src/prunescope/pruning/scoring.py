@@ -53,11 +53,11 @@ def _streamed(
     needs = {n: available[n][target.name] for n in entry.needs}
     kept = masks[target.name] if masks is not None and target.name in masks else None
     own = {n: v for n, v in options.items() if n in entry.options}
-    combined = SUMS.get(entry.traits.get("units", "norm"), lambda v: v)  # a piece of one weight: its "norm" is its score
+    combined = SUMS.get(str(entry.traits.get("units", "norm")))  # a piece of one weight: its "norm" is its score
 
     def criterion(weight: Tensor, **signals: Any) -> Tensor:
         found: Tensor = entry.function(weight, **signals)
-        return combined(found)
+        return found if combined is None else combined(found)
 
     return Elementwise(criterion, target.parameter.detach(), needs, own, kept, target.name)
 

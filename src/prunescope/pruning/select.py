@@ -186,7 +186,7 @@ def _where(true: Tensor) -> Tensor:
 def _taken(part: Tensor, places: np.ndarray) -> np.ndarray:
     """The scores (k,) of a part at `places`."""
     if part.device.type == "cpu" and part.dtype != torch.bfloat16:
-        return part.numpy()[places]
+        return np.asarray(part.numpy()[places])
     return part[torch.from_numpy(places).to(part.device, torch.int64)].double().cpu().numpy()
 
 
