@@ -14,6 +14,10 @@ _HOMES = {
     "prune": "prunescope.pruning",
     "Masks": "prunescope.pruning",
     "Pruner": "prunescope.pruning",
+    "compact": "prunescope.pruning.compact",
+    "load_compact": "prunescope.pruning.compact",
+    "save_compact": "prunescope.pruning.compact",
+    "CompactReport": "prunescope.pruning.compact",
     "from_torch_prune": "prunescope.integrations.torchprune",
     "to_torch_prune": "prunescope.integrations.torchprune",
     "InformationPlane": "prunescope.measures.flow",
@@ -36,10 +40,12 @@ if TYPE_CHECKING:
     from prunescope.measures import measure
     from prunescope.measures.flow import InformationPlane
     from prunescope.pruning import Masks, Pruner, prune
+    from prunescope.pruning.compact import CompactReport, compact, load_compact, save_compact
     from prunescope.results import load
     from prunescope.types import Dataset, Estimate, PrunescopeError, Split
 
 __all__ = [
+    "CompactReport",
     "Dataset",
     "Estimate",
     "InformationPlane",
@@ -48,14 +54,17 @@ __all__ = [
     "PrunescopeError",
     "Split",
     "__version__",
+    "compact",
     "entropy",
     "from_torch_prune",
     "load",
+    "load_compact",
     "measure",
     "mutual_information",
     "plan",
     "prune",
     "run",
+    "save_compact",
     "to_torch_prune",
 ]
 
