@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from prunescope import __version__
+from prunescope.cli.compacting import compact
 from prunescope.cli.information import mi
 from prunescope.cli.pruning import prune, sensitivity
 from prunescope.types import ConfigError, DataError, EstimateError, PrunescopeError
@@ -29,6 +30,7 @@ app.add_typer(data_app, name="data")
 app.command(name="mi")(mi)
 app.command(name="prune")(prune)
 app.command(name="sensitivity")(sensitivity)
+app.command(name="compact")(compact)
 
 out = Console()
 DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Where data sets lie; before $PRUNESCOPE_DATA and the cache.")]

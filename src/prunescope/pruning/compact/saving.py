@@ -30,7 +30,7 @@ def save_compact(module: nn.Module, path: str | Path, example_inputs: Any = None
     path = Path(path)
     if isinstance(module, torch.fx.GraphModule):
         if path.suffix != ".pt2" or example_inputs is None:
-            raise StoreError(f"{path}: this network is a graph module: expected a name that ends in .pt2, and example_inputs to export it with")
+            raise StoreError(f"{path}: a graph module needs a name that ends in .pt2, and example_inputs to export it with")
         args, kwargs = call_arguments(example_inputs)
         try:
             program = exported(module, args, kwargs, resizable=True)
@@ -108,7 +108,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     except (OSError, SafetensorError, ValueError) as error:
         raise StoreError(f"{path}: cannot be read as a compacted network: {error}") from error
     if described.get("format") != FORMAT:
-        raise StoreError(f"{path}: is not a compacted network of prunescope ({FORMAT}): write one with save_compact or `prunescope compact`")
+        raise StoreError(f"{path}: is not a compacted network of prunescope ({FORMAT}): write one with save_compact")
     return described, tensors
 
 
