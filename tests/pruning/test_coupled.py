@@ -5,11 +5,11 @@ import copy
 import pytest
 import torch
 from torch import nn
-from zoo import ZOO, Block, Fused, randomised
 
 import prunescope as ps
 from prunescope.pruning import couple, targets
 from prunescope.types import ConfigError, PruningError, Split
+from zoo import ZOO, Block, Fused, randomised
 
 
 def residual() -> tuple[nn.Module, torch.Tensor]:

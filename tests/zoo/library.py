@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from zoo.registry import LARGER, Input, Member, ZOO, Shape
+from zoo.registry import LARGER, ZOO, Input, Member, Shape
 
 CLASSES = 5
 
