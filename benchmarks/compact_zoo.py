@@ -4,7 +4,7 @@
 
 PYTHON is that of another environment, with torch, numpy, scipy, safetensors, pydantic, torch-pruning (1.6.1) and, installed with --no-deps,
 torch-simplify (1.1.4); transformers for the Hugging Face networks. Without --peers ours runs alone. Every side works through the networks
-in a process of its own, which is started again with the next network when it dies or takes longer than --limit seconds.
+in a process of its own, which is started again with the next network when it dies; a network has --limit seconds of processor time.
 
 What is compared, in double precision, with random biases, affine terms and running statistics, output layers exempt, on the example, on
 batches of 1 and 7, and on a second size where the network takes one; the error is the largest of any output relative to that output's
@@ -27,6 +27,7 @@ import copy
 import json
 import os
 import queue
+import signal
 import subprocess
 import sys
 import threading
@@ -43,6 +44,7 @@ from torch import nn
 ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests")]
 EXACT = 1e-5
+PATIENCE = 10  # times the limit, by the clock, before a process that does not answer is ended
 SIDES = {"ours": "prunescope", "torch-pruning": "Torch-Pruning", "simplify": "torch-simplify"}
 HEADED = {"qkv", "q", "k", "v", "q_proj", "k_proj", "v_proj", "query", "key", "value", "c_attn"}  # layers that hold heads
 Row = dict[str, Any]
@@ -143,16 +145,17 @@ def torch_pruned(member: Any, fraction: float, extent: str) -> Row:
 
 
 def output_layers(model: nn.Module, coupling: Any) -> list[Any]:
-    """The layers, or bare parameters, whose channels leave the network."""
-    names = {
-        part.tensor
-        for family in coupling.frozen
-        if any("leaves the network" in why for why in family.frozen)
-        for part in family.parts
-        if "producer" in part.roles and part.parameter
-    }
-    owners = {name: model.get_submodule(name.rpartition(".")[0]) for name in names}
-    return [m if isinstance(m, nn.Linear | nn.modules.conv._ConvNd) else model.get_parameter(n) for n, m in owners.items()]
+    """The layers, or bare parameters, whose channels leave the network; of a tied weight the layer that gives its rows as outputs."""
+    leaving = [f for f in coupling.frozen if any("leaves the network" in why for why in f.frozen)]
+    found: list[Any] = []
+    for part in (p for f in leaving for p in f.parts if "producer" in p.roles and p.parameter):
+        parameter = model.get_parameter(part.tensor)
+        for name, each in model.named_parameters(remove_duplicate=False):
+            if each is not parameter:
+                continue
+            dim = output_dimension(model, name)
+            found += [parameter] if dim is None else [model.get_submodule(name.rpartition(".")[0])] if dim == part.dim else []
+    return found
 
 
 def heads(model: nn.Module) -> dict[nn.Module, int]:
@@ -193,22 +196,29 @@ def output_dimension(model: nn.Module, name: str) -> int | None:
 WORKERS: dict[str, Callable[[Any, float, str], Row]] = {"ours": ours, "torch-pruning": torch_pruned, "simplify": simplified}
 
 
-def work(side: str, names: list[str], fraction: float, extent: str) -> None:
+def work(side: str, names: list[str], options: argparse.Namespace) -> None:
     """One side on the named networks: a line of JSON for each, when it is done."""
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     from zoo import ZOO
 
+    def late(*_: Any) -> None:
+        raise TimeoutError(f"more than {options.limit:g} s of processor time")
+
+    signal.signal(signal.SIGPROF, late)
+
     for name in names:
+        signal.setitimer(signal.ITIMER_PROF, options.limit)
         try:
             member = ZOO[name]
             missing = member.missing
-            row = {"result": "skipped", "note": f"needs {missing}"} if missing else WORKERS[side](member, fraction, extent)
+            row = {"result": "skipped", "note": f"needs {missing}"} if missing else WORKERS[side](member, options.fraction, options.extent)
         except BaseException as error:
             if isinstance(error, KeyboardInterrupt):
                 raise
             lines = [line.strip() for line in str(error).splitlines() if line.strip()]
             row = {"result": "crash", "note": f"{type(error).__name__}: {lines[0] if lines else ''}"[:160]}
+        signal.setitimer(signal.ITIMER_PROF, 0)
         print("\n@" + json.dumps({"name": name, **row}), flush=True)
 
 
@@ -216,16 +226,17 @@ def rows_of(python: str, side: str, names: list[str], options: argparse.Namespac
     """The rows of one side, whatever its process does."""
     waiting = list(names)
     while waiting:
-        command = [python, __file__, "--worker", side, "--fraction", str(options.fraction), "--extent", options.extent, *waiting]
+        given = ["--fraction", str(options.fraction), "--extent", options.extent, "--limit", str(options.limit)]
+        command = [python, __file__, "--worker", side, *given, *waiting]
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment)
         lines: queue.Queue[str | None] = queue.Queue()
         threading.Thread(target=lambda p=process, q=lines: [*map(q.put, p.stdout or ()), q.put(None)], daemon=True).start()
         while waiting:
             try:
-                line = lines.get(timeout=options.limit)
+                line = lines.get(timeout=PATIENCE * options.limit)
             except queue.Empty:
-                yield {"name": waiting.pop(0), "result": "crash", "note": f"more than {options.limit} s"}
+                yield {"name": waiting.pop(0), "result": "crash", "note": f"more than {PATIENCE * options.limit:g} s"}
                 break
             if line is None:
                 yield {"name": waiting.pop(0), "result": "crash", "note": f"its process ended ({process.wait()})"}
@@ -267,14 +278,14 @@ def main() -> None:
     parser.add_argument("--only", default="", metavar="WORD", help="networks whose name has this word in it")
     parser.add_argument("--fraction", type=float, default=0.5)
     parser.add_argument("--extent", choices=("whole", "units", "weights"), default="units", help="what of a channel is masked")
-    parser.add_argument("--limit", type=float, default=120, help="seconds for one network")
+    parser.add_argument("--limit", type=float, default=60, help="seconds of processor time for one network")
     parser.add_argument("--sides", nargs="*", choices=list(SIDES), default=list(SIDES))
     parser.add_argument("--out", type=Path, metavar="FILE.md")
     parser.add_argument("--worker", choices=list(SIDES), help=argparse.SUPPRESS)
     parser.add_argument("names", nargs="*", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
-        work(options.worker, options.names, options.fraction, options.extent)
+        work(options.worker, options.names, options)
         return
     from zoo import ZOO
 
