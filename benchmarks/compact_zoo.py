@@ -44,7 +44,7 @@ from torch import nn
 ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests")]
 EXACT = 1e-5
-PATIENCE = 10  # times the limit, by the clock, before a process that does not answer is ended
+PATIENCE = 60  # times the limit, by the clock, before a process that does not answer is ended
 SIDES = {"ours": "prunescope", "torch-pruning": "Torch-Pruning", "simplify": "torch-simplify"}
 HEADED = {"qkv", "q", "k", "v", "q_proj", "k_proj", "v_proj", "query", "key", "value", "c_attn"}  # layers that hold heads
 Row = dict[str, Any]

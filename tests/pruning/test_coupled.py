@@ -137,6 +137,15 @@ def test_a_branch_goes_by_the_norm_of_all_its_weights():
     assert masks["1.mlp.0.weight"].all()
 
 
+def test_a_functional_output_layer_exempts_no_layer_before_it():
+    """The decoder multiplies with the encoder's transposed weights: the encoder's last layer is not the output layer."""
+    model, inputs = ZOO["tiedautoencoder"]()
+    assert {t.name for t in targets.targets(model)} == {"one.weight", "two.weight"}
+    masks = ps.prune(model, sparsity=0.5, granularity="channel", example_inputs=inputs)
+    assert len(gone(masks["two.weight"], 0)) == 3
+    assert gone(masks["one.weight"], 1) == [], "these leave the network"
+
+
 def test_an_output_layer_tied_to_the_embedding_exempts_no_other():
     model, (x,) = ZOO["gpt"]()
     assert "blocks.1.mlp.2.weight" in {t.name for t in targets.targets(model)}

@@ -105,6 +105,24 @@ def parts(coupling: Coupling, name: str) -> dict[tuple[str, int], list[list[int]
     return {(p.tensor, p.dim): p.index.tolist() for p in family.parts if p.parameter}
 
 
+def test_channels_that_constant_numbers_pick():
+    """A permutation moves channels, a choice leaves some without a reader, and pairs that are added go together."""
+    model, inputs = ZOO["picked"]()
+    coupling = couple(model, inputs)
+    assert parts(coupling, "one.weight")[("two.weight", 1)] == [[i] for i in [4, 1, 5, 0, 7, 3, 6, 2]], "where each channel stands"
+    assert [f.name for f in coupling.families] == ["one.weight", "two.weight", "two.weight#2", "three.weight"]
+    assert [f.pieces for f in coupling.families] == [8, 5, 3, 3]
+    assert parts(coupling, "two.weight")[("two.weight", 0)] == [[0], [2], [3], [6], [7]]
+    assert parts(coupling, "three.weight")[("out.weight", 1)] == [[0, 1], [2, 3], [4, 5]]
+
+
+def test_columns_of_an_embedding_bag_are_channels():
+    model, inputs = ZOO["textbag"]()
+    assert parts(couple(model, inputs), "words.weight") == {
+        ("words.weight", 1): [[i] for i in range(12)], ("hidden.weight", 1): [[i] for i in range(12)]
+    }  # fmt: skip
+
+
 def test_pieces_by_hand():
     class Net(nn.Module):
         def __init__(self):
