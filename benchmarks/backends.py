@@ -17,7 +17,7 @@ from torch import nn
 from prunescope.measures.breakeven import sparsified
 from prunescope.measures.comparison import Bench, bench
 
-BACKENDS = ("eager", "compile", "torch-int8", "onnxruntime", "onnxruntime-int8", "openvino", "openvino-sparse", "csr")
+BACKENDS = ("eager", "compile", "torch-int8", "torchao-int8", "onnxruntime", "onnxruntime-int8", "openvino", "openvino-sparse", "csr")
 
 
 def mlp(width: int) -> nn.Module:

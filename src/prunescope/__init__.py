@@ -15,6 +15,10 @@ _HOMES = {
     "Masks": "prunescope.pruning",
     "Pruner": "prunescope.pruning",
     "export_model": "prunescope.export",
+    "compact": "prunescope.pruning.compact",
+    "load_compact": "prunescope.pruning.compact",
+    "save_compact": "prunescope.pruning.compact",
+    "CompactReport": "prunescope.pruning.compact",
     "from_torch_prune": "prunescope.integrations.torchprune",
     "to_torch_prune": "prunescope.integrations.torchprune",
     "InformationPlane": "prunescope.measures.flow",
@@ -40,11 +44,13 @@ if TYPE_CHECKING:
     from prunescope.measures import bench, measure
     from prunescope.measures.flow import InformationPlane
     from prunescope.pruning import Masks, Pruner, prune
+    from prunescope.pruning.compact import CompactReport, compact, load_compact, save_compact
     from prunescope.quantization import quantize
     from prunescope.results import load
     from prunescope.types import Dataset, Estimate, PrunescopeError, Split
 
 __all__ = [
+    "CompactReport",
     "Dataset",
     "Estimate",
     "InformationPlane",
@@ -54,16 +60,19 @@ __all__ = [
     "Split",
     "__version__",
     "bench",
+    "compact",
     "entropy",
     "export_model",
     "from_torch_prune",
     "load",
+    "load_compact",
     "measure",
     "mutual_information",
     "plan",
     "prune",
     "quantize",
     "run",
+    "save_compact",
     "to_torch_prune",
 ]
 

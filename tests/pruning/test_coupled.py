@@ -5,11 +5,11 @@ import copy
 import pytest
 import torch
 from torch import nn
-from zoo import ZOO, Block, Fused, randomised
 
 import prunescope as ps
 from prunescope.pruning import couple, targets
 from prunescope.types import ConfigError, PruningError, Split
+from zoo import ZOO, Block, Fused, randomised
 
 
 def residual() -> tuple[nn.Module, torch.Tensor]:
@@ -135,6 +135,15 @@ def test_a_branch_goes_by_the_norm_of_all_its_weights():
     masks = ps.prune(model, sparsity=0.25, granularity="layer", example_inputs=x)
     assert not masks["2.mlp.0.weight"].any()
     assert masks["1.mlp.0.weight"].all()
+
+
+def test_a_functional_output_layer_exempts_no_layer_before_it():
+    """The decoder multiplies with the encoder's transposed weights: the encoder's last layer is not the output layer."""
+    model, inputs = ZOO["tiedautoencoder"]()
+    assert {t.name for t in targets.targets(model)} == {"one.weight", "two.weight"}
+    masks = ps.prune(model, sparsity=0.5, granularity="channel", example_inputs=inputs)
+    assert len(gone(masks["two.weight"], 0)) == 3
+    assert gone(masks["one.weight"], 1) == [], "these leave the network"
 
 
 def test_an_output_layer_tied_to_the_embedding_exempts_no_other():

@@ -13,10 +13,10 @@ from zoo.huggingface import huggingface
 from zoo.library import library
 from zoo.modern import Inception
 from zoo.others import Parameters
-from zoo.registry import ZOO, Example, Input, Member, member, randomised, results
+from zoo.registry import ZOO, Example, Input, Member, difference, member, randomised, results
 from zoo.sequences import Recurrent
 
 __all__ = [
-    "ZOO", "Block", "Example", "Fused", "Gated", "Grouped", "Inception", "Input", "Member", "Parameters", "Recurrent", "conv", "head",
-    "huggingface", "library", "member", "randomised", "results",
+    "ZOO", "Block", "Example", "Fused", "Gated", "Grouped", "Inception", "Input", "Member", "Parameters", "Recurrent", "conv", "difference",
+    "head", "huggingface", "library", "member", "randomised", "results",
 ]  # fmt: skip

@@ -19,7 +19,6 @@ def head(channels: int, classes: int = 5) -> nn.Sequential:
     return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, classes))
 
 
-
 @member((2, 1, 28, 28))
 def lenet():
     return nn.Sequential(

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from zoo.registry import LARGER, Input, Member, ZOO, Shape
+from zoo.registry import LARGER, ZOO, Input, Member, Shape
 
 CLASSES = 5
 
@@ -21,7 +21,7 @@ def library(name: str, kind: str, shape: Shape, *, other: Shape | None = None, t
             options["tokens"] = tokens
         return build(kind, input_shape=shape[1:], classes=CLASSES, seed=0, options=options)
 
-    ZOO[name] = Member(name, make, (Input(shape, tokens, other),), ("pydantic",))
+    ZOO[name] = Member(name, make, (Input(shape, tokens, other),), ("prunescope",))
 
 
 library("mlp_relu", "mlp", (4, 10), widths=[16, 12])

@@ -18,7 +18,8 @@ def mlp():
 
 @member(ROWS)
 def mlp_batchnorm():
-    return nn.Sequential(nn.Linear(10, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 12), nn.BatchNorm1d(12), nn.ReLU(), nn.Linear(12, 3))
+    layers = [m for a, b in ((10, 16), (16, 12)) for m in (nn.Linear(a, b), nn.BatchNorm1d(b), nn.ReLU())]
+    return nn.Sequential(*layers, nn.Linear(12, 3))
 
 
 @member(ROWS)

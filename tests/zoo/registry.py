@@ -117,3 +117,12 @@ def results(model: nn.Module, inputs: Sequence[Tensor]) -> list[Tensor]:
     found = model(*inputs)
     found = found[0] if hasattr(found, "to_tuple") else found
     return [t for t in torch.utils._pytree.tree_leaves(found) if isinstance(t, Tensor)]
+
+
+@torch.no_grad()
+def difference(model: nn.Module, expected: nn.Module, inputs: Sequence[Tensor]) -> float:
+    """The largest difference of any output, relative to the largest value of that output; infinite where shapes differ."""
+    found, wanted = results(model, inputs), results(expected, inputs)
+    if [t.shape for t in found] != [t.shape for t in wanted]:
+        return float("inf")
+    return max(float((a - b).abs().max() / b.abs().max().clamp_min(1e-12)) for a, b in zip(found, wanted, strict=True))

@@ -1,6 +1,4 @@
-"""The zoo itself: small networks, nothing at zero, the same at every call; all of them can be coupled, pruned and run."""
-
-import itertools
+"""The zoo itself: small networks, nothing at zero, the same at every call; and the masks and their count by hand."""
 
 import pytest
 import torch
@@ -8,7 +6,7 @@ import torch
 import prunescope as ps
 from prunescope.pruning import couple
 from zoo import ZOO, Member, results
-from zoo.masking import CRITERIA, EXTENTS, FRACTIONS, masked, masks_for, removable
+from zoo.masking import EXTENTS, masks_for, removable
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -27,7 +25,7 @@ def test_there_are_enough():
 
 
 @pytest.mark.parametrize("name", ZOO)
-def test_each_is_small_random_and_prunable(name):
+def test_each_is_small_random_and_takes_its_sizes(name):
     member = ready(name)
     model, inputs = member()
     parameters = dict(model.named_parameters())
@@ -37,18 +35,8 @@ def test_each_is_small_random_and_prunable(name):
     assert flat == [], "zeros hide mistakes"
     again, _ = member()
     assert all(torch.equal(p, q) for p, q in zip(model.parameters(), again.parameters(), strict=True))
-    coupling = couple(model, inputs)
-    dense = results(model, member.inputs(7))
-    for fraction, criterion in itertools.product(FRACTIONS, CRITERIA):
-        masks = masks_for(model, coupling, fraction, criterion)
-        pruned = masked(model, masks)
-        gone = sum(int((~m).sum()) for m in masks.values())
-        assert removable(model, coupling, masks) == gone > 0, "the masks of channels are whole pieces and nothing else"
-        found = results(pruned, member.inputs(7))
-        assert all(bool(t.isfinite().all()) for t in found)
-        assert any(not torch.allclose(a, b) for a, b in zip(found, dense, strict=True)), "pruning shows"
-    for size in (member.inputs(1), *([member.inputs(3, other=True)] if member.resizable else [])):
-        assert all(bool(t.isfinite().all()) for t in results(pruned, size))
+    sizes = [inputs, member.inputs(1), member.inputs(7), *([member.inputs(3, other=True)] if member.resizable else [])]
+    assert all(bool(t.isfinite().all()) for size in sizes for t in results(model, size))
 
 
 def test_extents_by_hand():

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from prunescope import __version__
 from prunescope.cli.bench import bench
+from prunescope.cli.compacting import compact
 from prunescope.cli.information import mi
 from prunescope.cli.models import export_model
 from prunescope.cli.pruning import latency, prune, sensitivity
@@ -34,6 +35,7 @@ app.command(name="sensitivity")(sensitivity)
 app.command(name="latency")(latency)
 app.command(name="export-model")(export_model)
 app.command(name="bench")(bench)
+app.command(name="compact")(compact)
 
 out = Console()
 DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Where data sets lie; before $PRUNESCOPE_DATA and the cache.")]

@@ -112,6 +112,8 @@ def _limits(description: Mapping[str, Any], format: str, dynamic: bool) -> list[
         lines.append("- What is masked is zero and still there: the file is no smaller for it, and nothing runs faster.")
     if format == "safetensors":
         lines.append("- Weights alone: the network's code builds it, then loads them by name (the header holds names, shapes and layers).")
+        if description["about"].get("stage") == "compacted":
+            lines.append("- Its layers are smaller than the code's: ps.save_compact keeps their sizes too, and pt2 and onnx need no code.")
     if format == "pt2":
         lines.append("- torch.export.load may run code from a file: load only files from places that you trust.")
     if format != "safetensors" and not dynamic:

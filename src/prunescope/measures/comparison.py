@@ -90,8 +90,8 @@ class Bench:
 
         return break_even_curves(self.break_evens)
 
-    def save(self, folder: str | Path) -> list[Path]:
-        """Write bench.json, bench.csv, and the figures as SVG and PNG; returns the paths."""
+    def save(self, folder: str | Path, kinds: Sequence[str] = ("svg", "png")) -> list[Path]:
+        """Write bench.json, bench.csv, and the figures in each of `kinds`; returns the paths."""
         place = Path(folder)
         try:
             place.mkdir(parents=True, exist_ok=True)
@@ -102,7 +102,7 @@ class Bench:
             if any(found.points for found in self.break_evens):
                 figures["break-even"] = self.plot_break_even()
             for name, figure in figures.items():
-                for kind in ("svg", "png"):
+                for kind in kinds:
                     figure.savefig(place / f"{name}.{kind}", dpi=160)
                     written.append(place / f"{name}.{kind}")
         except OSError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from prunescope.pruning.compact.report import CompactReport
+from prunescope.pruning.compact.saving import load_compact, save_compact
 from prunescope.pruning.compact.shrinking import CompactError, compact
 
-__all__ = ["CompactError", "CompactReport", "compact"]
+__all__ = ["CompactError", "CompactReport", "compact", "load_compact", "save_compact"]

@@ -95,7 +95,8 @@ def compare(
 ) -> tuple[list[Check], str]:
     """(the error on every variant of the inputs that the masked network takes, a note on sizes that only that one takes).
 
-    brief: the example alone. DiffersError where an error is above `tolerance`, or where the smaller network fails on a batch size that the masked one takes.
+    brief: the example alone. DiffersError where an error is above `tolerance`, or where the smaller
+    network fails on a batch size that the masked one takes.
     """
     found, note, sized = [], "", False
     for what, (args, kwargs) in variants(inputs):
@@ -116,7 +117,8 @@ def compare(
             if other:
                 note, sized = "takes inputs of the example's size alone", True
                 continue
-            raise DiffersError(f"on {what} the smaller network fails: {type(error).__name__}: {' '.join(str(error).split())[:200]}") from error
+            said = " ".join(str(error).split())[:200]
+            raise DiffersError(f"on {what} the smaller network fails: {type(error).__name__}: {said}") from error
         error = difference(expected, got)
         if not error <= tolerance:
             raise DiffersError(f"on {what} its outputs differ by {error:.1e} of the largest output (allowed {tolerance:.0e})")

@@ -11,10 +11,13 @@ import torch
 import torch.fx
 from torch import Tensor, nn
 
+from prunescope.pruning.compact import products
 from prunescope.pruning.compact.silence import RECURRENT, silent_columns
 from prunescope.pruning.compact.varying import Seen, Step, settle, zeros
 from prunescope.pruning.coupling import Coupling
 from prunescope.pruning.coupling.walk import SCOPES, rule_of
+
+RULE_FILES = (products,)  # importing it registers its rules
 
 
 @dataclass(eq=False)

@@ -121,4 +121,3 @@ def operands(coupling: Coupling, node: torch.fx.Node) -> Iterator[tuple[torch.fx
         value = coupling.values.get(source)
         if isinstance(value, Value):
             yield source, value
-

@@ -168,9 +168,7 @@ def _resized(path: str, module: nn.Module, sizes: dict[str, tuple[int, ...]]) ->
     elif isinstance(module, nn.modules.batchnorm._NormBase):
         held = next((t for t in (module.weight, module.running_mean) if t is not None), None)
         module.num_features = module.num_features if held is None else len(held)
-    elif isinstance(module, nn.LayerNorm) and shape:
-        module.normalized_shape = shape
-    elif isinstance(module, nn.RMSNorm) and shape:
+    elif (isinstance(module, nn.LayerNorm) and shape) or (isinstance(module, nn.RMSNorm) and shape):
         module.normalized_shape = shape
     elif isinstance(module, nn.GroupNorm) and shape:
         module.num_channels = shape[0]
@@ -221,7 +219,8 @@ def _guessed(small: nn.Module, plan: Plan, sizes: dict[str, tuple[int, ...]]) ->
             if name.count(".") <= 1:
                 for a, b in zip(sizes.get(before + name, ()), tensor.shape, strict=False):
                     changes.setdefault(a, set()).add(b)
-        counts = {old: new for first, (old, new) in heads.items() if first.startswith(before) and first.removeprefix(before).count(".") <= 1}
+        near = [n for n in heads if n.startswith(before) and n.removeprefix(before).count(".") <= 1]
+        counts = dict(heads[n] for n in near)
         for attribute, value in list(vars(module).items()):
             if attribute.startswith("_") or type(value) is not int or value == 0:
                 continue

@@ -137,7 +137,8 @@ def _ragged(coupling: Coupling, removed: np.ndarray) -> dict[int, str]:
     """Removed sets that would leave a tensor with rows of unequal length."""
     found: dict[int, str] = {}
     for node, value in coupling.values.items():
-        stacked = node.op == "call_function" and any(rule_of(a.target)[0] in RECURRENT for a in node.all_input_nodes if a.op == "call_function")
+        makers = [a for a in node.all_input_nodes if a.op == "call_function"] if node.op == "call_function" else []
+        stacked = any(rule_of(a.target)[0] in RECURRENT for a in makers)
         for label in value.labels if isinstance(value, Value) and not stacked else ():
             if len(label.dims) < 2:
                 continue
@@ -211,7 +212,8 @@ def _constants(made: Plan) -> None:
 
 def _bias(intake: Intake, weight: Tensor, values: Tensor) -> Tensor:
     """What constant inputs (groups, inputs) add to the outputs."""
-    flat = weight.movedim((intake.outputs, intake.inputs), (0, 1)).reshape(weight.shape[intake.outputs], weight.shape[intake.inputs], -1).sum(2)
+    flat = weight.movedim((intake.outputs, intake.inputs), (0, 1))
+    flat = flat.reshape(*flat.shape[:2], -1).sum(2)
     each = flat.view(intake.groups, -1, flat.shape[1])
     return torch.einsum("goi,gi->go", each, values).flatten()
 

@@ -101,7 +101,7 @@ def counted(coupling: Coupling, removed: np.ndarray, names: Sequence[str]) -> in
     """Parameters (entries) in `names` that go with the `removed` sets."""
     shapes: dict[str, list[int]] = {}
     left: dict[str, list[int]] = {}
-    for start, size, name, dim in coupling.ledger.spans:
+    for start, size, name, _dim in coupling.ledger.spans:
         shapes.setdefault(name, []).append(size)
         left.setdefault(name, []).append(size - int(removed[coupling.sets[start : start + size]].sum()))
     return sum(int(np.prod(shapes[n])) - int(np.prod(left[n])) for n in names if n in shapes)

@@ -39,8 +39,8 @@ def compact(
     approximate      also drop dead channels whose numbers no bias can stand for exactly; their mean over positions is kept
 
     The result is the model's own class with smaller parameters where its forward allows that, else a graph of ATen operations. Before it is
-    returned it is compared with the masked model in double precision, on the example, on random inputs, on batches of 1 and 7 and on another
-    size where the model takes them. CompactError where no network passes; PruningError where the model cannot be traced.
+    returned it is compared with the masked model in double precision, on the example, on random inputs, and on batches of 1 and 7 and
+    another size where the model takes them. CompactError where no network passes; PruningError where the model cannot be traced.
 
     >>> net = nn.Sequential(nn.Linear(3, 4), nn.Sigmoid(), nn.Linear(4, 2))
     >>> small, report = compact(net, {"0.weight": torch.tensor([[True], [False], [True], [True]]).expand(4, 3)}, torch.zeros(2, 3))
@@ -68,7 +68,9 @@ def _masked(model: nn.Module, masks: Mapping[str, Tensor] | None) -> nn.Module:
     try:
         made = copy.deepcopy(model)
     except Exception as error:  # the user's module may hold what cannot be copied
-        raise CompactError(f"{type(model).__name__} cannot be copied ({type(error).__name__}: {error}); compact leaves the original alone") from error
+        raise CompactError(
+            f"{type(model).__name__} cannot be copied, and compact works on a copy: {type(error).__name__}: {error}"
+        ) from error
     if masks:
         Masks(masks).apply(made)
     return made
@@ -116,7 +118,8 @@ class Build:
                 self.clock.note("check")
             notes = [*dict.fromkeys(said), *([note] if note else [])]
             return small, self._report(made, how, small, checks, rounded, "; ".join(notes))
-        raise CompactError(f"{type(self.masked).__name__} cannot be made smaller: {'; '.join(dict.fromkeys(said))}. Model and masks are as before")
+        why = "; ".join(dict.fromkeys(said))
+        raise CompactError(f"{type(self.masked).__name__} cannot be made smaller: {why}. Model and masks are as before")
 
     def _candidates(self, found: Study, said: list[str]) -> Iterator[tuple[Plan, str, nn.Module]]:
         yield from self._of(plan(found, level=True), said)

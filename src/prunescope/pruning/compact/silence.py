@@ -7,7 +7,6 @@ from torch import Tensor
 
 from prunescope.pruning.compact.varying import Result, Seen, Step, squeezed, vary, zeros
 
-
 RECURRENT = ("lstm", "gru", "rnn_tanh", "rnn_relu")
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from prunescope.pruning.compact.flow import Flow, Line
 from prunescope.pruning.compact.intakes import Intake, arguments, intakes, operands
 from prunescope.pruning.coupling import Coupling
-from prunescope.pruning.coupling.channels import FIRST, Value, vector
+from prunescope.pruning.coupling.channels import FIRST, vector
 from prunescope.pruning.coupling.walk import rule_of
 
 NORMS = {"layer_norm": "normalized_shape", "native_layer_norm": "normalized_shape", "rms_norm": "normalized_shape",

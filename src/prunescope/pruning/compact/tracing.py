@@ -98,7 +98,7 @@ def _follow(module: torch.fx.GraphModule, node: torch.fx.Node, entry: Any, other
 
 
 def _longer(model: nn.Module, inputs: Inputs, dim: int) -> Inputs | None:
-    """The inputs with twice as many places along dimension `dim` of all that are as long there as the first; None where they are refused."""
+    """The inputs with twice as many places along dimension `dim` of all that are as long there as the first, if taken."""
     leaves, spec = torch.utils._pytree.tree_flatten(inputs)
     first = next(v for v in leaves if isinstance(v, Tensor) and v.ndim)
     size = first.shape[dim]

@@ -52,7 +52,11 @@ def _end(ledger: Ledger, operands: Sequence[Value], letters: Sequence[Letters], 
         partners = [w for w in waiting if w[0] != number and w[1] == over]
         if partners:
             waiting = [w for w in waiting if w not in partners]
-            _united(ledger, operands, letters, over, [(number, label), *((n, found) for n, _, found in partners)])
+            met = [(number, label), *((n, found) for n, _, found in partners)]
+            _united(ledger, operands, letters, over, met)
+            known = {n for n, _ in met}
+            if any(v.data and over & set(names) and i not in known for i, (v, names) in enumerate(zip(operands, letters, strict=True))):
+                ledger.freeze(label.ids, "meets values that no weight makes")
             continue
         others = [operands[i] for i in range(len(operands)) if i != number and over & set(letters[i])]
         if all(not p.data for p in others) and (operands[number].data or not others):

@@ -116,7 +116,7 @@ def exported(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], *,
 
 
 def _open(leaf: Any) -> Any:
-    return {d: torch.export.Dim.AUTO for d in range(leaf.ndim)} if isinstance(leaf, Tensor) else None
+    return dict.fromkeys(range(leaf.ndim), torch.export.Dim.AUTO) if isinstance(leaf, Tensor) else None
 
 
 def _exported(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], names: dict[int, str]) -> Trace:

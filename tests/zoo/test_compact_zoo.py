@@ -1,0 +1,69 @@
+"""Compacting every network of the zoo: the same outputs as the masked network, at least 95 % of what the masks make removable gone.
+
+Each network is tried with two of the 18 combinations of fraction, criterion and extent of the masks, another two for each, so that all come
+up; `PRUNESCOPE_ZOO=full` tries all 18 on every network, in float32 and in float64 (about 20 minutes on one core).
+"""
+
+import itertools
+import os
+
+import pytest
+import torch
+
+import prunescope as ps
+from prunescope.pruning import couple
+from zoo import ZOO, difference
+from zoo.masking import CRITERIA, EXTENTS, FRACTIONS, masked, masks_for, removable
+
+TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-10}  # of the largest output
+LEAST = 0.95  # of what the masks make removable; with channels masked as a whole, for the other extents promise no less to remove
+KNOWN: dict[tuple[str, str], str] = {}  # (network, extent) -> why it is not exact, or removes less: these must fail
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+def combinations() -> list:
+    """(network, fraction, criterion, extent, precision) of all cases to try."""
+    cases = []
+    for number, name in enumerate(ZOO):
+        if os.environ.get("PRUNESCOPE_ZOO") == "full":
+            chosen = list(itertools.product(FRACTIONS, CRITERIA, EXTENTS, TOLERANCE))
+        else:
+            criterion = CRITERIA[number // 3 % 2]
+            other = CRITERIA[1 - number // 3 % 2]
+            extent = EXTENTS[1 + number % 2]
+            chosen = [
+                (FRACTIONS[number % 3], criterion, "whole", torch.float32),
+                (FRACTIONS[(number + 1) % 3], other, extent, torch.float64),
+            ]
+        for fraction, criterion, extent, dtype in chosen:
+            why = KNOWN.get((name, extent))
+            marks = [pytest.mark.xfail(reason=why, strict=True)] if why else []
+            label = f"{name}-{fraction:.0%}-{criterion}-{extent}-{str(dtype).removeprefix('torch.')}"
+            cases.append(pytest.param(name, fraction, criterion, extent, dtype, id=label, marks=marks))
+    return cases
+
+
+@pytest.mark.parametrize(("name", "fraction", "criterion", "extent", "dtype"), combinations())
+def test_compacted_networks_compute_what_the_masked_ones_do(name, fraction, criterion, extent, dtype):
+    member = ZOO[name]
+    if member.missing:
+        pytest.skip(f"{name} needs {member.missing}: pip install 'prunescope[hf]'")
+    model = member()[0].to(dtype)
+    inputs = member.inputs(dtype=dtype)
+    coupling = couple(model, inputs)
+    masks = masks_for(model, coupling, fraction, criterion, extent)
+    expected, bound = masked(model, masks), removable(model, coupling, masks)
+    sizes = [member.inputs(batch, seed=1, dtype=dtype) for batch in (1, 7)]
+    sizes += [member.inputs(3, other=True, seed=1, dtype=dtype)] if member.resizable else []
+    if extent == "whole":
+        assert bound == sum(int((~m).sum()) for m in masks.values()) > 0, "masks of channels are whole pieces and nothing else"
+    assert difference(expected, model, sizes[1]) > TOLERANCE[dtype], "pruning shows"
+    if not hasattr(ps, "compact"):
+        pytest.skip("this version has no compact")
+    before = {n: t.clone() for n, t in model.state_dict().items()}
+    small, report = ps.compact(model, masks, example_inputs=inputs)
+    assert all(torch.equal(t, model.state_dict()[n]) for n, t in before.items()), "the user's model stays as it is"
+    errors = [difference(small, expected, size) for size in sizes]
+    assert max(errors) <= TOLERANCE[dtype], f"relative errors {errors} at batch 1, 7 and the second size; {report}"
+    count, left = (sum(p.numel() for p in m.parameters()) for m in (model, small))
+    assert count - left >= LEAST * bound, f"{count - left} of {bound} removable parameters went; {report}"
