@@ -50,19 +50,29 @@ def variants(inputs: Inputs, seed: int = 0) -> Iterator[tuple[str, Inputs]]:
     leaves, spec = torch.utils._pytree.tree_flatten(inputs)
     first = next((v for v in leaves if isinstance(v, Tensor) and v.ndim), None)
 
-    def build(resize: Callable[[tuple[int, ...]], tuple[int, ...]]) -> Inputs:
+    def build(resize: Resize) -> Inputs:
         found: Inputs = torch.utils._pytree.tree_unflatten([_random(v, resize, generator) for v in leaves], spec)
         return found
 
     yield "random inputs", build(lambda shape: shape)
     if first is None:
         return
-    length = first.shape[0]
     for batch in BATCHES:
-        yield f"batch size {batch}", build(lambda shape, batch=batch: (batch, *shape[1:]) if shape[0] == length else shape)
+        yield f"batch size {batch}", build(_batch(first.shape[0], batch))
     for number, shape in enumerate(_sizes(tuple(first.shape))):
-        others = dict(enumerate(zip(first.shape, shape, strict=True)))
-        yield f"another size {number}", build(lambda s, o=others: tuple(o[d][1] if d in o and o[d][0] == n else n for d, n in enumerate(s)))
+        yield f"another size {number}", build(_positions(tuple(first.shape), shape))
+
+
+Resize = Callable[[tuple[int, ...]], tuple[int, ...]]
+
+
+def _batch(old: int, new: int) -> Resize:
+    return lambda shape: (new, *shape[1:]) if shape[0] == old else shape
+
+
+def _positions(old: tuple[int, ...], new: tuple[int, ...]) -> Resize:
+    """Dimensions of any input that are as long as the first one's there follow it."""
+    return lambda shape: tuple(new[d] if d < len(old) and n == old[d] else n for d, n in enumerate(shape))
 
 
 def _sizes(shape: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
@@ -75,7 +85,7 @@ def _sizes(shape: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
                 yield changed
 
 
-def _random(value: Any, resize: Callable[[tuple[int, ...]], tuple[int, ...]], generator: torch.Generator) -> Any:
+def _random(value: Any, resize: Resize, generator: torch.Generator) -> Any:
     if not isinstance(value, Tensor) or not value.ndim:
         return value
     shape = resize(tuple(value.shape))
@@ -119,11 +129,11 @@ def compare(
                 continue
             said = " ".join(str(error).split())[:200]
             raise DiffersError(f"on {what} the smaller network fails: {type(error).__name__}: {said}") from error
-        error = difference(expected, got)
-        if not error <= tolerance:
-            raise DiffersError(f"on {what} its outputs differ by {error:.1e} of the largest output (allowed {tolerance:.0e})")
+        gap = difference(expected, got)
+        if not gap <= tolerance:
+            raise DiffersError(f"on {what} its outputs differ by {gap:.1e} of the largest output (allowed {tolerance:.0e})")
         sized |= other
-        found.append(Check("another size" if other else what, error))
+        found.append(Check("another size" if other else what, gap))
     return found, note
 
 

@@ -14,6 +14,10 @@ class CompactNorm(nn.Module):
     kept deviations squared + square - 2 mean total + removed mean^2, over n.
     """
 
+    member: Tensor
+    counts: Tensor
+    removed: Tensor
+
     def __init__(
         self, weight: Tensor | None, bias: Tensor | None, eps: float, dim: int, member: Tensor, counts: Tensor, removed: Tensor,
         *, rms: bool = False,

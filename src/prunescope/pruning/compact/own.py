@@ -208,7 +208,11 @@ def _recurrent(module: Any) -> None:
 
 def _guessed(small: nn.Module, plan: Plan, sizes: dict[str, tuple[int, ...]]) -> None:
     """Whole numbers that the user's modules keep: one that was a size of the parameters below, or the number of heads, follows it."""
-    heads = {f.name: (f.pieces, f.pieces - int(plan.removed[f.sets].sum())) for f in plan.coupling.families if f.heads}
+    heads = {}  # every tensor that holds heads -> (how many there were, how many stay)
+    for family in plan.coupling.families:
+        if family.heads:
+            left = (family.pieces, family.pieces - int(plan.removed[family.sets].sum()))
+            heads.update((p.tensor, left) for p in family.parts)
     for path, module in small.named_modules():
         if type(module).__module__.startswith("torch.nn.modules"):
             continue

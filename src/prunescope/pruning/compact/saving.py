@@ -137,7 +137,11 @@ def _fill(model: nn.Module, tensors: dict[str, Tensor], described: dict[str, Any
     for name, first in described["aliases"].items():
         owner, _, last = name.rpartition(".")
         store = model.get_submodule(owner)
-        (store._parameters if isinstance(held[first], nn.Parameter) else store._buffers)[last] = held[first]  # type: ignore[index]
+        tensor = held[first]
+        if isinstance(tensor, nn.Parameter):
+            store._parameters[last] = tensor
+        else:
+            store._buffers[last] = tensor
     for module in model.modules():
         if isinstance(module, nn.RNNBase):
             module._init_flat_weights()
