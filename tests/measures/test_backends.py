@@ -144,7 +144,7 @@ def test_two_of_four():
 
 def test_an_onnx_file_is_used_again_with_other_weights(job):
     pytest.importorskip("onnxruntime", reason="needs onnxruntime: pip install 'prunescope[export]'")
-    from prunescope.measures.backends.onnx import with_weights
+    from prunescope.measures.backends.conversion import with_weights
 
     other = Job(net(seed=1), job.example, like=job)
     assert prepare("onnxruntime", other).error < 1e-5

@@ -11,7 +11,6 @@ from prunescope.measures.breakeven import WHOLE, BreakEven
 if TYPE_CHECKING:
     import matplotlib.figure
 
-    from prunescope.measures.comparison import Bench, Row
 
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#6a51a3", "#6b6f76")  # Okabe and Ito 2008, yellow replaced
 MARKERS = "osD^vP*X"
@@ -24,7 +23,7 @@ MOST_PANELS = 12
 SOFT = "#5b626c"
 
 
-def latencies(found: Bench) -> matplotlib.figure.Figure:
+def latencies(found: Any) -> matplotlib.figure.Figure:
     """Median milliseconds with 95 % intervals (points with bars, logarithmic) by back-end; colours are networks, panels batch sizes."""
     import matplotlib.pyplot as plt
 
@@ -51,7 +50,7 @@ def latencies(found: Bench) -> matplotlib.figure.Figure:
     return figure
 
 
-def _dot(axis: Any, row: Row, place: int, number: int, names: int) -> None:
+def _dot(axis: Any, row: Any, place: int, number: int, names: int) -> None:
     median, low, high = row.latency_ms or 0.0, row.low or 0.0, row.high or 0.0
     y = place + (number - (names - 1) / 2) * 0.7 / max(1, names)
     spread = [[median - low], [high - median]]

@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from prunescope.measures.backends.conversion import onnx_bytes, with_weights
 from prunescope.measures.timing import threads_set
 from prunescope.registry import Entry, backends
 from prunescope.types import ConfigError, DataError, MissingExtraError, PrunescopeError
@@ -83,8 +84,6 @@ class Job:
     @functools.cached_property
     def onnx(self) -> bytes:
         """The network as an ONNX file for batches of the example's shape."""
-        from prunescope.measures.backends.onnx import onnx_bytes, with_weights
-
         again = with_weights(self.like.onnx, self.model) if self.like is not None else None
         return onnx_bytes(self.model, self.example) if again is None else again
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import logging
 import warnings
-from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import nn
 
+from prunescope.measures.backends.conversion import quiet
 from prunescope.measures.backends.preparation import BackendError, Job, Run, missing, on_cpu
 from prunescope.registry import backends
 from prunescope.types import ConfigError, PrunescopeError
@@ -51,19 +49,3 @@ def torchao_int8(job: Job) -> Run:
         made = nn.Sequential(copy.deepcopy(job.model))
         quantize_(made, Int8DynamicActivationInt8WeightConfig())
     return made[0]
-
-
-@contextlib.contextmanager
-def quiet(*names: str) -> Iterator[None]:
-    """Loggers called `names` say nothing below an error, and nothing warns."""
-    loggers = [logging.getLogger(name) for name in names]
-    levels = [logger.level for logger in loggers]
-    try:
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
