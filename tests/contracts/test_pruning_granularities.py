@@ -95,6 +95,8 @@ def prune_and_check(kind: str, granularity: str, criterion: str, allocation: str
     model = network(kind)
     options = {"criterion": criterion, "granularity": granularity, "allow_empty": True, **setting(kind, criterion)}
     options |= {"table": {"*": 0.5}} if allocation == "table" else {"sparsity": 0.5, "allocation": allocation}
+    if allocation == "latency":
+        options["options"] = {**options["options"], "times": times_of(model)}
     if isinstance(found, str) or (refused := refusal(found, granularity, criterion, allocation, kind)):
         words = found if isinstance(found, str) else refused
         with pytest.raises(ps.PrunescopeError) as caught:
@@ -123,6 +125,8 @@ def refusal(found: list[Group], granularity: str, criterion: str, allocation: st
     entry = criteria.get(criterion)
     if granularity == "n:m" and allocation == "table":
         return "removes exactly 0.5"
+    if allocation == "latency" and (granularity in ("n:m", "block") or (granularity == "input-channel" and kind == "cnn")):
+        return "allocation 'latency'"
     if entry.traits.get("level") != "unit":
         return ""
     if not all(g.unit for g in found):
@@ -131,6 +135,12 @@ def refusal(found: list[Group], granularity: str, criterion: str, allocation: st
     inside = any(kinds[s.parameter] == "other" for g in found for s in g.scored)  # gates of an LSTM, packed projections of attention
     needed = {"norm_scales"} | ({"unit_statistics", "unit_samples"} if inside else set())  # no network has a norm after all its layers
     return "".join(f"signal {n!r}" for n in entry.needs if n in needed)
+
+
+def times_of(model: nn.Module) -> dict[str, dict[str, float]]:
+    """A latency table in which every weight takes a thousandth of a millisecond."""
+    sizes = {n: p for n, p in model.named_parameters() if p.ndim > 1}
+    return {n: {"all": p.numel() / 1e3, "output": p[0].numel() / 1e3, "input": p[:, 0].numel() / 1e3} for n, p in sizes.items()}
 
 
 def gone(group: Group, masks: ps.Masks) -> torch.Tensor:

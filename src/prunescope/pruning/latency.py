@@ -71,8 +71,9 @@ def refuse_fragments(groups: Sequence[Group]) -> None:
     for group in groups:
         if group.pattern or not all(_whole_lines(s) for g in group.members or (group,) for s in g.scored):
             raise PruningError(
-                f"allocation 'latency': the pieces of {group.name} are smaller than a row or column of it, and zeros inside a dense "
-                "tensor save no time: choose a granularity of whole units (neuron, filter, channel, head), or allocation 'parameters'"
+                f"allocation 'latency': the pieces of {group.name} are less than whole rows or columns of it (one channel of a grouped "
+                "convolution is, too), and zeros inside a dense tensor save no time: choose a granularity of whole units (neuron, filter, "
+                "channel, head), or allocation 'parameters'"
             )
 
 
