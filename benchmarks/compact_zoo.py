@@ -127,7 +127,7 @@ def torch_pruned(member: Any, fraction: float, extent: str) -> Row:
 
     from prunescope.pruning import couple
 
-    model = member()[0].double()
+    model = told_apart(member()[0].double())
     original, inputs = copy.deepcopy(model), member.inputs(dtype=torch.float64)
     before = sum(p.numel() for p in model.parameters())
     ignored = output_layers(model, couple(model, inputs))
@@ -144,9 +144,21 @@ def torch_pruned(member: Any, fraction: float, extent: str) -> Row:
     return row if row["removed"] else row | {"result": "skipped", "note": "removes nothing"}
 
 
+@torch.no_grad()
+def told_apart(model: nn.Module) -> nn.Module:
+    """The network with every weight changed by about 1e-9 of itself, so that no two are alike, as single-precision numbers often are."""
+    generator = torch.Generator().manual_seed(0)
+    for parameter in model.parameters():
+        parameter.mul_(1 + 1e-9 * torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype))
+    return model
+
+
 def output_layers(model: nn.Module, coupling: Any) -> list[Any]:
-    """The layers, or bare parameters, whose channels leave the network; of a tied weight the layer that gives its rows as outputs."""
-    leaving = [f for f in coupling.frozen if any("leaves the network" in why for why in f.frozen)]
+    """The layers, or bare parameters, whose channels leave the network (through a softmax, perhaps, but into no other layer).
+
+    Of a tied weight it is the layer that gives its rows as outputs.
+    """
+    leaving = [f for f in coupling.frozen if any("leaves the network" in why for why in f.frozen) or not f.tensors("consumer")]
     found: list[Any] = []
     for part in (p for f in leaving for p in f.parts if "producer" in p.roles and p.parameter):
         parameter = model.get_parameter(part.tensor)

@@ -110,6 +110,15 @@ def test_how_to_granularities(capsys):
     assert {n for cell in named for n in re.findall(r"`(.*?)`", cell)} - {"2:4"} == set(granularities.names())
 
 
+def test_how_to_compact(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    code = next(b for b in blocks(HOW_TO, "python") if "ps.compact(net" in b)
+    scope: dict = {}
+    exec(compile(code, "how-to.md", "exec"), scope)
+    assert capsys.readouterr().out.splitlines()[0] == re.search(r"report\.error < 1e-10\)  # (.*)", code)[1]
+    assert (scope["again"](scope["x"]) == scope["small"](scope["x"])).all()
+
+
 @pytest.mark.slow
 def test_how_to_experiment_runs_and_its_records_are_read(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
