@@ -159,7 +159,7 @@ def line(row: Row, peers: Peers, repeats: int) -> str:
     common = f"{times[0] / mine['seconds']:.1f}x" if known and math.isfinite(times[0]) else ""
     fastest = f"{min(known) / mine['seconds']:.1f}x" if known else ""
     goal = clock(row.goal) if row.goal else ""
-    limit = f"{clock(row.limit)} ({mine['seconds'] / row.limit:.1f}x)"
+    limit = f"{clock(row.limit)} ({mine['seconds'] / row.limit:.1f}x)" if math.isfinite(row.limit) else ""
     value = f"{mine['value']:.4f}"
     own = [row.work, clock(mine["seconds"]), f"{mine['megabytes']:.0f} MB", value, "; ".join(cells), common, fastest, goal, limit]
     return "| " + " | ".join(own) + " |"
