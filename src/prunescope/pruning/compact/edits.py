@@ -47,7 +47,8 @@ def shortened(rewrite: Rewrite, user: torch.fx.Node, mine: torch.fx.Node, source
 @edit("mm", "bmm", "matmul", "linear", "addmm", "baddbmm")
 def multiplied(rewrite: Rewrite, old: torch.fx.Node, new: torch.fx.Node) -> None:
     """A constant matrix loses the rows that meet channels that went, and the heads that its partner lost."""
-    nodes, mine = list(old.args), list(new.args)
+    nodes: list[Any] = list(old.args)
+    mine: list[Any] = list(new.args)
     if rule_of(old.target)[0] in ("addmm", "baddbmm"):
         nodes, mine = nodes[1:], mine[1:]
     one, two = nodes[:2]
@@ -160,7 +161,7 @@ def _order(rewrite: Rewrite, old: torch.fx.Node, source: torch.fx.Node, dim: int
     shape = [int(s) if d == dim else 1 for d, s in enumerate(value.shape)]
     numbers = torch.arange(shape[dim]).view(shape).double()
     named = {n: numbers if a is source else _known(rewrite, a) for n, a in arguments(old).items()}
-    found = run(old.target, named).long()
+    found: Tensor = run(old.target, named).long()
     if found.ndim != value.ndim or found.numel() != found.shape[dim]:
         raise UnfitError(f"{old.name} moves channels along several dimensions")
     return found.flatten()

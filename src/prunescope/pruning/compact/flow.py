@@ -128,7 +128,7 @@ class Flow:
         step = Step(node.target, rule_of(node.target)[0], bound, result, [s for s in _flat(list(bound.values())) if isinstance(s, Seen)])
         if step.name in RECURRENT and "params" in bound:
             names = [a.name for a in node.target._schema.arguments]
-            weights = node.args[names.index("params")]
+            weights: Any = node.args[names.index("params")]
             self.columns += [(weights[i], flags) for i, flags in silent_columns(step)]
         return settle(step)
 
@@ -140,7 +140,8 @@ class Flow:
             for inner in graph.graph.nodes:
                 self.seen[inner] = next(operands) if inner.op == "placeholder" else self._result(inner, graph)
             return self.seen[next(n for n in graph.graph.nodes if n.op == "output")]
-        result = node.target(*_values(arguments), **_values({n: self._argument(a) for n, a in node.kwargs.items()}))
+        operation: Any = node.target
+        result = operation(*_values(arguments), **_values({n: self._argument(a) for n, a in node.kwargs.items()}))
         return _varying(result)
 
     def _argument(self, argument: Any) -> Any:

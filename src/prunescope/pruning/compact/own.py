@@ -33,7 +33,7 @@ def own_classes(model: nn.Module, plan: Plan) -> nn.Module:
         for store in (module._parameters, module._buffers):
             for last, tensor in store.items():
                 if tensor is not None and id(tensor) in new:
-                    store[last] = new[id(tensor)]
+                    store[last] = new[id(tensor)]  # type: ignore[assignment]
     sizes = {n: tuple(t.shape) for n, t in old.items()}
     _norms(small, plan)
     for path, module in small.named_modules():
@@ -179,9 +179,11 @@ def _resized(path: str, module: nn.Module, sizes: dict[str, tuple[int, ...]]) ->
     elif isinstance(module, nn.RNNBase):
         _recurrent(module)
     elif isinstance(module, nn.RNNCellBase):
-        module.hidden_size, module.input_size = module.weight_hh.shape[1], module.weight_ih.shape[1]
+        cell: Any = module
+        cell.hidden_size, cell.input_size = cell.weight_hh.shape[1], cell.weight_ih.shape[1]
     elif type(module).__name__ == "Conv1D" and shape and hasattr(module, "nf"):  # transformers' linear layer, turned round
-        module.nx, module.nf = shape
+        turned: Any = module
+        turned.nx, turned.nf = shape
 
 
 def _convolution(module: Any, shape: tuple[int, ...], old: tuple[int, ...]) -> None:
@@ -208,7 +210,7 @@ def _recurrent(module: Any) -> None:
 
 def _guessed(small: nn.Module, plan: Plan, sizes: dict[str, tuple[int, ...]]) -> None:
     """Whole numbers that the user's modules keep: one that was a size of the parameters below, or the number of heads, follows it."""
-    heads = {}  # every tensor that holds heads -> (how many there were, how many stay)
+    heads: dict[Any, Any] = {}  # every tensor that holds heads -> (how many there were, how many stay)
     for family in plan.coupling.families:
         if family.heads:
             left = (family.pieces, family.pieces - int(plan.removed[family.sets].sum()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -59,7 +60,8 @@ class Plan:
 
 def plan(found: Study, *, exclude: frozenset[int] = frozenset(), level: bool = False) -> Plan:
     """Everything that can go without a trace, but for the sets in `exclude`; `level` keeps stacked recurrent layers equally wide."""
-    coupling, stays = found.coupling, {}
+    coupling = found.coupling
+    stays: dict[Any, Any] = {}
     free = np.zeros(int(coupling.sets.max()) + 1, bool)
     for family in coupling.families:
         free[family.sets] = True

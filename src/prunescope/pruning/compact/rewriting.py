@@ -140,7 +140,7 @@ class Rewrite:
             dim, rms = (1 if norm.groups is not None else -1), "rms" in rule_of(norm.node.target)[0]
             terms = [self.given(new, n) for n in ("weight", "bias")]
             tensors = [None if t is None else operator.attrgetter(t.target)(self.module) for t in terms]
-            made = CompactNorm(*tensors, eps, dim, member, counts, removed, rms=rms)
+            made = CompactNorm(tensors[0], tensors[1], eps, dim, member, counts, removed, rms=rms)
             path = next((str(t.target).rpartition(".")[0] for t in terms if t is not None), "")
             own = bool(path) and all(sum(n.target == t.target for n in self.module.graph.nodes) == 1 for t in terms if t is not None)
             target = path if own else f"norm_{len(list(self.module.children()))}"
