@@ -1,7 +1,7 @@
 """Compacting every network of the zoo: the same outputs as the masked network, at least 95 % of what the masks make removable gone.
 
-Each network is tried with two of the 18 combinations of fraction, criterion and extent of the masks, another two for each, so that all come
-up; `PRUNESCOPE_ZOO=full` tries all 18 on every network, in float32 and in float64 (about 20 minutes on one core).
+Each network is tried with one of the 18 combinations of fraction, criterion and extent of the masks, every fourth with a second one in
+float64; `PRUNESCOPE_ZOO=full` tries all 18 on every network, in float32 and in float64.
 """
 
 import functools
@@ -18,7 +18,15 @@ from zoo.masking import CRITERIA, EXTENTS, FRACTIONS, masked, masks_for, removab
 
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-10}  # of the largest output
 LEAST = 0.95  # of what the masks make removable; with channels masked as a whole, for the other extents promise no less to remove
-KNOWN: dict[tuple[str, str], str] = {}  # (network, extent) -> why it is not exact, or removes less: these must fail
+LONG = ("swin", "hf_t5")  # half a minute and more each: in the full run alone
+MASKED_BY_HALF = "exact, but what makes a unit is masked and not what is left of it in packed projections, embeddings or cells: less goes"
+KNOWN: dict[tuple[str, str], str] = {  # (network, extent) -> why it is not exact to the bound, or removes less: these must fail
+    ("mixer", "whole"): "what the stream's dead channels hold differs from place to place in front of a norm: they stay",
+    ("hf_llama", "weights"): "its norms compute in single precision whatever they are given: 1e-7, not 1e-10",
+    **{(name, "units"): MASKED_BY_HALF for name in ("encoderdecoder", "pooledattention")},
+    **{(name, extent): MASKED_BY_HALF for name in ("cells", "textbag", "translator") for extent in ("units", "weights")},
+    ("einsumattention", "weights"): MASKED_BY_HALF,
+}
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
@@ -26,7 +34,10 @@ def combinations() -> list:
     """(network, fraction, criterion, extent, precision) of all cases to try."""
     cases = []
     for number, name in enumerate(ZOO):
-        if os.environ.get("PRUNESCOPE_ZOO") == "full":
+        full = os.environ.get("PRUNESCOPE_ZOO") == "full"
+        if name in LONG and not full:
+            continue
+        if full:
             chosen = list(itertools.product(FRACTIONS, CRITERIA, EXTENTS, TOLERANCE))
         else:
             criterion = CRITERIA[number // 3 % 2]
@@ -35,7 +46,7 @@ def combinations() -> list:
             chosen = [
                 (FRACTIONS[number % 3], criterion, "whole", torch.float32),
                 (FRACTIONS[(number + 1) % 3], other, extent, torch.float64),
-            ]
+            ][: 2 if number % 4 == 0 or any(name == n for n, _ in KNOWN) else 1]
         for fraction, criterion, extent, dtype in chosen:
             why = KNOWN.get((name, extent))
             marks = [pytest.mark.xfail(reason=why, strict=True)] if why else []
