@@ -6,6 +6,7 @@ import contextlib
 import importlib
 import io
 import logging
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -28,11 +29,12 @@ def load(module: str, *, extra: str, purpose: str) -> Any:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Nothing is printed or logged inside: kernels that this machine lacks, graphs of a tracing that failed. Errors are still raised."""
+    """Nothing is printed, logged or warned inside: kernels that this machine lacks, graphs of a tracing that failed. Errors are raised."""
     before = logging.root.manager.disable
     logging.disable(logging.ERROR)
     try:
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             yield
     finally:
         logging.disable(before)

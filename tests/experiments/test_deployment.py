@@ -2,10 +2,13 @@
 
 import copy
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import safetensors
+import safetensors.torch
 import torch
 
 import prunescope as ps
@@ -128,6 +131,48 @@ def test_fine_tuning_that_knows_of_int8_gives_another_network(int8_run, tmp_path
     assert sparsity.set_index("phase")["value"]["final"] == 0.75, "masks hold"
 
 
+def said_by(capsys, monkeypatch, *words: str) -> tuple[int, str]:
+    """Exit code, and what was printed, of the command line."""
+    monkeypatch.setattr("sys.argv", ["prunescope", *words])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    printed = capsys.readouterr()
+    return int(stopped.value.code or 0), printed.out + printed.err
+
+
+@pytest.mark.parametrize("hold_masks", [True, False])
+def test_a_trial_is_compacted_as_it_ended_and_loads_in_another_process(tmp_path, capsys, monkeypatch, hold_masks):
+    changes = {"seeds": 1, "prune.granularity": "neuron", "finetune.hold_masks": hold_masks, "model.activation": "tanh"}  # relu stays dead
+    run = ps.run(CONFIG, overrides=changes, out=tmp_path / "run", engine="serial", stack="off")
+    whole = open_saved(f"{run.folder}:{run.trials['hash'][0]}", stage="final")
+    for where in (f"{run.folder}:{run.trials['hash'][0][:5]}", str(whole.place), f"{run.folder}:best"):
+        code, said = said_by(capsys, monkeypatch, "compact", where)
+        assert code == 0, said
+    assert (whole.place / "compact.safetensors").is_file()
+    inputs = torch.randn(5, 64, generator=torch.Generator().manual_seed(1))
+    safetensors.torch.save_file({"x": inputs}, tmp_path / "x.safetensors")
+    script = f"""
+import safetensors.torch, prunescope as ps, prunescope.models as models
+fresh = models.build("mlp", input_shape=(64,), classes=10, seed=9, options={{"widths": [24, 12], "activation": "tanh"}})
+small = ps.load_compact(fresh, {str(whole.place / "compact.safetensors")!r}).eval()
+x = safetensors.torch.load_file({str(tmp_path / "x.safetensors")!r})["x"]
+safetensors.torch.save_file({{"y": small(x).detach()}}, {str(tmp_path / "y.safetensors")!r})
+print(small.fc1.weight.shape[0])
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) == (6 if hold_masks else 24), "units that grew back are part of the network"
+    y = safetensors.torch.load_file(tmp_path / "y.safetensors")["y"]
+    assert torch.allclose(y, whole.model(inputs), atol=1e-5)
+
+
+def test_compact_names_what_it_was_not_given(tmp_path, capsys, monkeypatch):
+    code, said = said_by(capsys, monkeypatch, "compact", "mpl", "--input", "4")
+    assert (code, "did you mean 'mlp'" in said) == (2, True), said
+    code, said = said_by(capsys, monkeypatch, "compact", str(tmp_path))
+    assert (code, "expected a trial" in said) == (2, True), said
+
+
 def test_a_trial_is_read_back_exported_and_read_from_the_file(int8_run, tmp_path, capsys, monkeypatch):
     first, second = int8_run.trials["hash"]
     with pytest.raises(StoreError, match=f"2 finished trials: name one(.|\n)*{second}  pruned 75 %, seed 1, validation accuracy"):
@@ -145,11 +190,8 @@ def test_a_trial_is_read_back_exported_and_read_from_the_file(int8_run, tmp_path
     assert torch.allclose(compacted.model(whole.example), whole.model(whole.example), atol=1e-5)
     assert open_saved(f"{int8_run.folder}:best").about["hash"] in (first, second)
     file = tmp_path / "net.safetensors"
-    monkeypatch.setattr("sys.argv", ["prunescope", "export-model", f"{int8_run.folder}:{first}", "--out", str(file)])
-    with pytest.raises(SystemExit) as stopped:
-        main()
-    assert not stopped.value.code
-    said = capsys.readouterr().out
+    code, said = said_by(capsys, monkeypatch, "export-model", f"{int8_run.folder}:{first}", "--out", str(file))
+    assert code == 0
     assert str(file) in said
     assert "last bit" in said
     small = open_saved(f"{int8_run.folder}:{first}")

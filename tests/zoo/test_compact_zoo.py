@@ -76,8 +76,6 @@ def test_compacted_networks_compute_what_the_masked_ones_do(name, fraction, crit
     if extent == "whole":
         assert bound == sum(int((~m).sum()) for m in masks.values()) > 0, "masks of channels are whole pieces and nothing else"
     assert difference(expected, model, sizes[1]) > TOLERANCE[dtype], "pruning shows"
-    if not hasattr(ps, "compact"):
-        pytest.skip("this version has no compact")
     before = {n: t.clone() for n, t in model.state_dict().items()}
     small, report = ps.compact(model, masks, example_inputs=inputs)
     assert all(torch.equal(t, model.state_dict()[n]) for n, t in before.items()), "the user's model stays as it is"

@@ -14,7 +14,7 @@ out = Console()
 
 
 def compact(
-    source: Annotated[str, typer.Argument(metavar="RUN/trials/HASH|NAME", help="A trial's folder, a model's name or \"module:function\".")],
+    source: Annotated[str, typer.Argument(metavar="RUN:HASH|NAME", help="A trial, or its folder; a model's name or \"module:function\".")],
     file: Annotated[Path | None, typer.Option("--out", help="The file (default: compact.*, in the folder or here).")] = None,
     weights: Annotated[Path | None, typer.Option("--weights", help="With a name: its weights (.safetensors).")] = None,
     masks: Annotated[Path | None, typer.Option("--masks", help="With a name: its masks (.safetensors); else zeros count.")] = None,
@@ -40,22 +40,24 @@ def compact(
 def _opened(
     source: str, weights: Path | None, masks: Path | None, shape: str | None, tokens: int, classes: int, data_dir: Path | None
 ) -> tuple[Any, Any, Any, Path]:
-    """(model, masks, example inputs, where the file goes by default)."""
+    """(model, masks or None where the zeros count, example inputs, where the file goes by default)."""
     import torch
 
     from prunescope import models
-    from prunescope.experiments.stored import stored
+    from prunescope.experiments.finding import parted
+    from prunescope.experiments.saved import FINAL, open_saved
     from prunescope.pruning import Masks
+    from prunescope.registry import models as registered
     from prunescope.training import load_weights
 
-    folder = Path(source)
-    if (folder / "trial.json").is_file():
+    if parted(source) is not None:
         if weights is not None or masks is not None or shape is not None:
             raise ConfigError(f"{source} is a trial, which has its own weights, masks and inputs: leave --weights, --masks and --input out")
-        found = stored(folder, data_dir)
-        return found.model, found.masks, found.x[:2], folder / "compact"
-    if folder.exists():
-        raise ConfigError(f"{source}: expected a trial's folder (RUN/trials/HASH), a model's name or module:function")
+        found = open_saved(source, stage=FINAL, data_dir=data_dir)
+        return found.model, found.masks, found.example, found.place / "compact"
+    if Path(source).exists():
+        raise ConfigError(f"{source}: expected a trial (RUN:HASH or RUN/trials/HASH), a model's name or module:function")
+    registered.get(source)  # an unknown name is told before anything is asked for
     if shape is None:
         raise ConfigError(f"{source}: say the shape of a sample with --input, e.g. --input 3,32,32")
     try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 
 from prunescope import models
 from prunescope.experiments.execution import build_model, load_data
-from prunescope.experiments.run import plan
+from prunescope.experiments.finding import known, parted, planned
 from prunescope.registry import models as registered
 from prunescope.results.store import Run, TrialFolder
 from prunescope.rng import torch_generator
@@ -52,15 +51,9 @@ def opened(what: str, building: Building = Building(), data_dir: Path | None = N
 
     Raises ConfigError or StoreError that says which of these was taken for meant and what was wrong with it.
     """
-    path = Path(what)
-    if (path / "experiment.json").is_file():
-        return _of_run(path, "", data_dir)
-    if (path / "trial.json").is_file():
-        return _of_run(path.parent.parent, path.name, data_dir)
-    folder, _, wanted = what.rpartition(":")
-    if folder and (Path(folder) / "experiment.json").is_file():
-        return _of_run(Path(folder), wanted, data_dir)
-    if path.exists():
+    if (found := parted(what)) is not None:
+        return _of_run(*found, data_dir)
+    if (path := Path(what)).exists():
         own = path.suffix == ".safetensors"
         hint = f"say what network it belongs to: NAME@{what}" if own else "other files may run code when they are read"
         raise ConfigError(f"{what}: expected a run folder, a trial, or a model's name with or without @FILE.safetensors; {hint}")
@@ -71,17 +64,15 @@ def _of_run(folder: Path, wanted: str, data_dir: Path | None) -> list[Opened]:
     run = Run(folder)
     done = run.trials[(run.trials["status"] == "finished") & run.trials["hash"].str.startswith(wanted)]
     if done.empty:
-        known = ", ".join(str(h)[:8] for h in run.trials["hash"].head(8))
-        raise StoreError(f"{folder}: no finished trial" + (f" begins with {wanted}: there are {known}, ..." if wanted else ""))
+        there = ", ".join(str(h)[:8] for h in run.trials["hash"].head(8))
+        raise StoreError(f"{folder}: no finished trial" + (f" begins with {wanted}: there are {there}, ..." if wanted else ""))
     if wanted and len(done) > 1:
         raise StoreError(f"{folder}: {len(done)} finished trials begin with {wanted}: give more digits of the hash")
-    planned = {t.hash: t for t in plan(tomllib.loads(str(run.experiment["toml"]))).trials}
+    trials = planned(run)
     first = done.sort_values("seed", kind="stable").drop_duplicates(["group", "variant", "sparsity"])
     found = []
     for name in done["hash"][done["hash"].isin(first["hash"])]:
-        if name not in planned:
-            raise StoreError(f"{folder}: trial {name} is not what this version makes of the run's config: run it again with this version")
-        trial = planned[name]
+        trial = known(run, trials, name)
         data = load_data(trial.config.data, trial.seed, data_dir)
         model = load_weights(build_model(trial, data), TrialFolder(folder / "trials" / name).weights_file)
         found.append(Opened(trial.label, model.eval(), data.test.x[:SAMPLES]))

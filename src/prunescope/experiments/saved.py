@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from prunescope import models
 from prunescope.config import TrialConfig
 from prunescope.experiments.deployment import COMPACTED, QUANTISED, stages
 from prunescope.experiments.execution import Execution
-from prunescope.experiments.run import plan
+from prunescope.experiments.finding import known, parted, planned
 from prunescope.experiments.sweep import Trial
 from prunescope.export import read_weights
 from prunescope.pruning import Masks
@@ -40,10 +39,12 @@ class Saved:
     example: Tensor
     about: Mapping[str, Any]
     name: str
+    place: Path  # what it was read from: the trial's folder, or the file
 
 
 def open_saved(where: str, *, stage: str | None = None, data_dir: Path | None = None) -> Saved:
-    """The network that `where` names: "RUN", "RUN:HASH" (or its first digits), "RUN:best", or a safetensors FILE that prunescope wrote.
+    """The network that `where` names: "RUN", "RUN:HASH" (or its first digits), "RUN/trials/HASH", "RUN:best", or a safetensors FILE
+    that prunescope wrote.
 
     A run with one finished trial needs no hash; "best" has the highest accuracy on the validation split. `stage`: "final" as trained and
     pruned, "compacted", "quantised"; by default the last one that the trial's config asks for.
@@ -53,16 +54,9 @@ def open_saved(where: str, *, stage: str | None = None, data_dir: Path | None = 
         raise ConfigError(unknown("stage", stage, list(STAGES)))
     if Path(where).is_file():
         return _from_file(Path(where), stage)
-    folder, wanted = _parted(where)
+    folder, wanted = parted(where) or (Path(where), "")
     run = Run(folder)
     return _from_trial(run, _chosen(run, wanted), stage, data_dir)
-
-
-def _parted(where: str) -> tuple[Path, str]:
-    if Path(where).is_dir():
-        return Path(where), ""
-    folder, colon, wanted = where.rpartition(":")
-    return (Path(folder), wanted) if colon else (Path(where), "")
 
 
 def _chosen(run: Run, wanted: str) -> str:
@@ -104,10 +98,7 @@ def _candidates(run: Run, trials: pd.DataFrame) -> str:
 
 
 def _from_trial(run: Run, name: str, stage: str | None, data_dir: Path | None) -> Saved:
-    planned = {t.hash: t for t in plan(tomllib.loads(str(run.experiment["toml"]))).trials}
-    if name not in planned:
-        raise StoreError(f"{run.folder}: trial {name} is not what this version makes of the run's config: run it again with this version")
-    trial = planned[name]
+    trial = known(run, planned(run), name)
     work = Execution(trial, data_dir=data_dir, device="cpu")
     place = TrialFolder(run.folder / "trials" / name)
     load_weights(work.model, place.weights_file)
@@ -129,7 +120,7 @@ def _from_trial(run: Run, name: str, stage: str | None, data_dir: Path | None) -
             "input_shape": list(example.shape[1:]),
             "classes": work.data.classes,
         }
-    return Saved(model, left, example, about, f"{trial.experiment}-{name[:8]}")
+    return Saved(model, left, example, about, f"{trial.experiment}-{name[:8]}", place.folder)
 
 
 def _as_asked(config: TrialConfig, stage: str | None) -> tuple[TrialConfig, str | None]:
@@ -191,4 +182,4 @@ def _from_file(path: Path, stage: str | None) -> Saved:
     model = restore(model, tensors, activations=str(about.get("activations", "dynamic")))
     masks_file = path.with_name(path.name + ".masks")
     masks = Masks.load(masks_file, model) if masks_file.exists() else None
-    return Saved(model, masks, torch.randn(2, *shape, generator=torch.Generator().manual_seed(0)), about, path.stem)
+    return Saved(model, masks, torch.randn(2, *shape, generator=torch.Generator().manual_seed(0)), about, path.stem, path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +31,7 @@ def write_onnx(model: nn.Module, path: Path, example: Inputs, *, dynamic: bool) 
     names = ["input"] if len(example) == 1 else [f"input_{i}" for i in range(len(example))]
     shapes = tuple({0: torch.export.Dim("batch")} for _ in example) if dynamic else None
     try:
-        with extras.quiet(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with extras.quiet():
             program = torch.onnx.export(
                 model, of_size(example, max(2, len(example[0]))) if dynamic else example, dynamo=True, external_data=False,
                 dynamic_shapes=shapes, input_names=names, verbose=False,
@@ -63,8 +61,7 @@ def write_pt2(model: nn.Module, path: Path, example: Inputs, *, dynamic: bool) -
     """Write `model` by torch.export.save, load it again and compare. Raises ExportError where it cannot be traced."""
     shapes = tuple({0: torch.export.Dim("batch")} for _ in example) if dynamic else None
     try:
-        with extras.quiet(), warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")
+        with extras.quiet(), torch.no_grad():
             tried = of_size(example, max(2, len(example[0]))) if dynamic else example
             torch.export.save(torch.export.export(model, tried, dynamic_shapes=shapes), str(path))
             loaded = torch.export.load(str(path)).module()  # our own file of a moment ago: nothing from elsewhere is ever loaded so

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
-import warnings
-from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from prunescope import extras
+
 
 def onnx_bytes(model: nn.Module, example: Tensor) -> bytes:
     """`model` as an ONNX file with its weights inside, for inputs of the example's shape; it takes seconds."""
-    with quiet("torch.onnx", "torch.onnx._internal.exporter._registration", "onnxscript"):
+    with extras.quiet():
         program: Any = torch.onnx.export(model, (example,), dynamo=True, external_data=False, verbose=False)
     return program.model_proto.SerializeToString()  # type: ignore[no-any-return]
 
@@ -33,19 +31,3 @@ def with_weights(content: bytes, model: nn.Module) -> bytes | None:
             return None
         places[name].CopyFrom(onnx.numpy_helper.from_array(p.detach().cpu().numpy(), name))
     return file.SerializeToString()  # type: ignore[no-any-return]
-
-
-@contextlib.contextmanager
-def quiet(*names: str) -> Iterator[None]:
-    """Loggers called `names` say nothing below an error, and nothing warns."""
-    loggers = [logging.getLogger(name) for name in names]
-    levels = [logger.level for logger in loggers]
-    try:
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from prunescope.measures.backends.conversion import quiet
+from prunescope import extras
 from prunescope.measures.backends.preparation import Job, Run, missing, on_cpu
 from prunescope.measures.backends.quantised import INT8
 from prunescope.registry import backends
@@ -50,7 +50,7 @@ def onnxruntime_int8(job: Job) -> tuple[Run, dict[str, Any]]:
     from onnxruntime.quantization import QuantType, quantize_dynamic
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    with tempfile.TemporaryDirectory() as folder, quiet("root"):
+    with tempfile.TemporaryDirectory() as folder, extras.quiet():
         plain, prepared, quantised = (Path(folder) / f"{name}.onnx" for name in ("plain", "prepared", "quantised"))
         plain.write_bytes(job.onnx)
         quant_pre_process(str(plain), str(prepared))

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from prunescope.measures.backends.conversion import quiet
+from prunescope import extras
 from prunescope.measures.backends.preparation import BackendError, Job, Run, missing, on_cpu
 from prunescope.registry import backends
 from prunescope.types import ConfigError, PrunescopeError
@@ -43,7 +43,7 @@ def torchao_int8(job: Job) -> Run:
     """torchao's int8 weights and dynamic int8 activations of linear layers."""
     if not any(type(m) is nn.Linear for m in job.model.modules()):
         raise BackendError("torchao-int8: this model has no linear layer, so there is nothing to quantise")
-    with quiet("torchao", "torch.utils._pytree"):
+    with extras.quiet():
         from torchao.quantization import Int8DynamicActivationInt8WeightConfig, quantize_
 
         made = nn.Sequential(copy.deepcopy(job.model))

@@ -11,7 +11,7 @@ import torch.fx
 from torch import Tensor
 
 from prunescope.pruning.compact.intakes import Intake, arguments
-from prunescope.pruning.compact.study import Side, Study, alive, norm_source
+from prunescope.pruning.compact.study import Side, Study, norm_source, settled
 from prunescope.pruning.coupling import Coupling
 from prunescope.pruning.coupling.channels import FIRST, Value, vector
 from prunescope.pruning.coupling.walk import rule_of
@@ -68,13 +68,12 @@ def plan(found: Study, *, exclude: frozenset[int] = frozenset(), level: bool = F
     free[list(exclude)] = False
     forced = np.zeros_like(free)
     while True:
-        dead = _settled(found, free & ~forced, optimistic=True)
+        dead = settled(found, free & ~forced)
         new = _representatives(found, dead)
         if not new - set(np.flatnonzero(forced).tolist()):
             break
         forced[list(new)] = True
         stays |= dict.fromkeys(new, "stays as the one constant channel that stands for all, because of the zeros round the image")
-    dead &= _settled(found, free & ~forced, optimistic=True)
     removed = dead.copy()
     while True:
         ragged = _ragged(coupling, removed) | _last(coupling, removed) | (_uneven(coupling, removed) if level else {})
@@ -87,16 +86,6 @@ def plan(found: Study, *, exclude: frozenset[int] = frozenset(), level: bool = F
     _constants(made)
     _norms(made)
     return made
-
-
-def _settled(found: Study, free: np.ndarray, *, optimistic: bool) -> np.ndarray:
-    """By set: dead and free to go, to a fixed point: what feeds dead sets alone is dead too."""
-    removed = np.zeros_like(free)
-    while True:
-        now = free & ~alive(found, removed, optimistic=optimistic)
-        if (now == removed).all():
-            return removed
-        removed = now
 
 
 def _columns(found: Study, intake: Intake) -> np.ndarray:

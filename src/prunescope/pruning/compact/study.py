@@ -183,10 +183,10 @@ def _widened(flags: Tensor, ids: Tensor) -> Tensor:
     return flags
 
 
-def alive(found: Study, removed: np.ndarray, *, optimistic: bool) -> np.ndarray:
+def alive(found: Study, removed: np.ndarray) -> np.ndarray:
     """By set: whether some weight hears it, given the sets that are already `removed`.
 
-    optimistic   count the constants inside a border of zeros as heard by nobody, as all but one can be
+    Constants inside a border of zeros count as heard by nobody, as all but one can be.
     """
     sets = found.coupling.sets
     heard = np.zeros(int(sets.max()) + 1, bool)
@@ -205,11 +205,19 @@ def alive(found: Study, removed: np.ndarray, *, optimistic: bool) -> np.ndarray:
             if other != dim and (rows := gone.get((name, other))) is not None and rows.any():
                 used = used.index_select(other, torch.from_numpy(np.flatnonzero(~rows)))
         used = used.transpose(0, dim).flatten(1).any(1) if used.ndim > 1 else used
-        for kind in (found.silent, found.known, *((found.held,) if optimistic else ())):
+        for kind in (found.silent, found.known, found.held):
             if (name, dim) in kind:
                 used = used & ~kind[name, dim]
         heard[sets[start : start + size][here & used.numpy()]] = True
     return heard
+
+
+def settled(found: Study, free: np.ndarray) -> np.ndarray:
+    """By set: dead and free to go, to a fixed point: what feeds dead sets alone is dead too."""
+    removed = np.zeros_like(free)
+    while not ((now := free & ~alive(found, removed)) == removed).all():
+        removed = now
+    return removed
 
 
 def dead_by_masks(found: Study) -> np.ndarray:
@@ -224,9 +232,4 @@ def dead_by_masks(found: Study) -> np.ndarray:
         if taken and len(taken) == len(set(nodes)):
             ideal.known[side] = _folded(taken[0], torch.stack([found.line(i).fixed for i in taken]).all(0))
     ideal.loud = {s: why for s, why in found.loud.items() if s in found.moving}
-    removed = np.zeros_like(free)
-    while True:
-        now = free & ~alive(ideal, removed, optimistic=True)
-        if (now == removed).all():
-            return removed
-        removed = now
+    return settled(ideal, free)

@@ -1,0 +1,34 @@
+"""Finding: which run, and which trial in it, a word on the command line means."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+from prunescope.experiments.run import plan
+from prunescope.experiments.sweep import Trial
+from prunescope.results.store import Run
+from prunescope.types import StoreError
+
+
+def parted(where: str) -> tuple[Path, str] | None:
+    """The run's folder and the hash, or its first digits, that "RUN", "RUN:HASH" or "RUN/trials/HASH" name; None where no run is there."""
+    path = Path(where)
+    if (path / "experiment.json").is_file():
+        return path, ""
+    if (path / "trial.json").is_file():
+        return path.resolve().parent.parent, path.resolve().name
+    folder, _, wanted = where.rpartition(":")
+    return (Path(folder), wanted) if folder and (Path(folder) / "experiment.json").is_file() else None
+
+
+def planned(run: Run) -> dict[str, Trial]:
+    """The trials that this version makes of the run's config, by hash."""
+    return {t.hash: t for t in plan(tomllib.loads(str(run.experiment["toml"]))).trials}
+
+
+def known(run: Run, trials: dict[str, Trial], name: str) -> Trial:
+    """The trial called `name`. StoreError where this version makes others of the run's config."""
+    if name not in trials:
+        raise StoreError(f"{run.folder}: trial {name} is not what this version makes of the run's config: run it again with this version")
+    return trials[name]
