@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from prunescope.pruning.compact.checking import Check, DiffersError, Inputs, cast, compare, doubled, precision, tolerance_of
+from prunescope.pruning.compact.checking import Check, Comparison, DiffersError, Inputs, cast, difference, doubled, precision, tolerance_of
 from prunescope.pruning.compact.own import UnfitError, own_classes
 from prunescope.pruning.compact.plan import Plan, plan
 from prunescope.pruning.compact.regraph import graph_modules
@@ -39,8 +39,9 @@ def compact(
     approximate      also drop dead channels whose numbers no bias can stand for exactly; their mean over positions is kept
 
     The result is the model's own class with smaller parameters where its forward allows that, else a graph of ATen operations. Before it is
-    returned it is compared with the masked model in double precision, on the example, on random inputs, and on batches of 1 and 7 and
-    another size where the model takes them. CompactError where no network passes; PruningError where the model cannot be traced.
+    returned it is compared with the masked model in double precision, on the example, on a random sample, and on another batch size and
+    another size where the model takes them; in its own precision on the first two. CompactError where no network passes; PruningError
+    where the model cannot be traced.
 
     >>> net = nn.Sequential(nn.Linear(3, 4), nn.Sigmoid(), nn.Linear(4, 2))
     >>> small, report = compact(net, {"0.weight": torch.tensor([[True], [False], [True], [True]]).expand(4, 3)}, torch.zeros(2, 3))
@@ -108,16 +109,16 @@ class Build:
         for made, how, wide in self._candidates(found, said):
             self.clock.note("build")
             try:
-                checks, note = compare(self.work, wide, self.wide, self._tolerance(torch.float64, found))
+                made_wide = Comparison(self.work, wide, self.wide, self._tolerance(torch.float64, found)).example().random().resized()
                 small = returned(wide, self.masked, self.dtype)
-                rounded = self._rounded(small, checks)
+                rounded = self._rounded(small, made_wide.found)
             except DiffersError as error:
                 said.append(f"{how}: {error}")
                 continue
             finally:
                 self.clock.note("check")
-            notes = [*dict.fromkeys(said), *([note] if note else [])]
-            return small, self._report(made, how, small, checks, rounded, "; ".join(notes))
+            notes = [*dict.fromkeys(said), *([made_wide.note] if made_wide.note else [])]
+            return small, self._report(made, how, small, made_wide.found, rounded, "; ".join(notes))
         why = "; ".join(dict.fromkeys(said))
         raise CompactError(f"{type(self.masked).__name__} cannot be made smaller: {why}. Model and masks are as before")
 
@@ -158,7 +159,7 @@ class Build:
         """Whether the example passes in the user's own classes or as a graph."""
         for _, _, module in self._of(made, []):
             try:
-                compare(self.work, module, self.wide, self._tolerance(torch.float64, made.study), brief=True)
+                Comparison(self.work, module, self.wide, self._tolerance(torch.float64, made.study)).example()
             except DiffersError:
                 continue
             return True
@@ -177,22 +178,20 @@ class Build:
         """The same comparison in the precision that is returned; a network that rounds much itself may differ by as much as it does."""
         if self.dtype == torch.float64:
             return wide
-        own = max((c.error for c in self._noise()), default=0.0)
-        allowed = float("inf") if self.approximate else max(tolerance_of(self.dtype), 10 * own)
-        return compare(self.masked, small, self.inputs, allowed)[0]
+        allowed = float("inf") if self.approximate else tolerance_of(self.dtype)
+        try:
+            return Comparison(self.masked, small, self.inputs, allowed).example().random().found
+        except DiffersError:
+            own = 10 * self._noise()
+            if own <= allowed:
+                raise
+        return Comparison(self.masked, small, self.inputs, own).example().random().found
 
-    def _noise(self) -> list[Check]:
+    @torch.no_grad()
+    def _noise(self) -> float:
         """How far the masked network in its own precision is from itself in double precision."""
-        dtype = self.dtype
-
-        def narrow(*args: Any, **kwargs: Any) -> Any:
-            return self.masked(*cast(args, dtype), **cast(kwargs, dtype))
-
-        with torch.no_grad():
-            args, kwargs = self.wide
-            from prunescope.pruning.compact.checking import difference
-
-            return [Check("rounding", difference(self.work(*args, **kwargs), narrow(*args, **kwargs)))]
+        args, kwargs = self.wide
+        return difference(self.work(*args, **kwargs), self.masked(*cast(args, self.dtype), **cast(kwargs, self.dtype)))
 
     def _report(self, made: Plan, how: str, small: nn.Module, checks: list[Check], rounded: list[Check], note: str) -> CompactReport:
         before, after = (sum(p.numel() for p in m.parameters()) for m in (self.masked, small))
