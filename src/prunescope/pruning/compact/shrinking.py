@@ -20,8 +20,11 @@ from prunescope.pruning.compact.study import Study, dead_by_masks, study
 from prunescope.pruning.coupling import Coupling, couple
 from prunescope.pruning.coupling.trace import call_arguments
 from prunescope.pruning.masks import Masks
+from prunescope.pruning.normalisation import recalibrate
 from prunescope.pruning.wrapping import unwrapped
 from prunescope.types import PruningError
+
+CALIBRATED = 64  # samples at a time
 
 
 class CompactError(PruningError):
@@ -29,7 +32,12 @@ class CompactError(PruningError):
 
 
 def compact(
-    model: nn.Module, masks: Mapping[str, Tensor] | None = None, example_inputs: Any = None, *, approximate: bool = False
+    model: nn.Module,
+    masks: Mapping[str, Tensor] | None = None,
+    example_inputs: Any = None,
+    *,
+    approximate: bool = False,
+    calibration: Tensor | None = None,
 ) -> tuple[nn.Module, CompactReport]:
     """A smaller dense network that computes what `model` does with its `masks`, and a report of the parameters that went.
 
@@ -37,6 +45,7 @@ def compact(
     masks            True = kept, by parameter name (`Masks`); None takes the zeros of the weights as they are
     example_inputs   a tensor, a tuple of positional or a mapping of keyword inputs; a batch of two or more says most
     approximate      also drop dead channels whose numbers no bias can stand for exactly; their mean over positions is kept
+    calibration      samples (n, ...) over which an approximate network's batch norms take their statistics anew (`report.recalibrated`)
 
     The result is the model's own class with smaller parameters where its forward allows that, else a graph of ATen operations. Before it is
     returned it is compared with the masked model in double precision, on the example, on a random sample, and on another batch size and
@@ -49,6 +58,8 @@ def compact(
     (26, 20, (3, 3), 'own classes')
     """
     model = unwrapped(model)
+    if calibration is not None and not approximate:
+        raise CompactError("calibration belongs to approximate=True: an exact network keeps its statistics")
     if example_inputs is None:
         raise CompactError("compact needs example_inputs (a tensor, a tuple or a mapping of keywords) to trace the network with")
     clock = Clock()
@@ -61,7 +72,7 @@ def compact(
     tensors = {n: t.detach() for n, t in [*work.named_buffers(), *work.named_parameters()]}
     found = study(coupling, tensors, torch.utils._pytree.tree_leaves(wide), approximate=approximate)
     clock.note("plan")
-    build = Build(masked.eval(), work, inputs, wide, approximate, clock)
+    build = Build(masked.eval(), work, inputs, wide, approximate, clock, calibration)
     return build.first(found)
 
 
@@ -99,7 +110,17 @@ class Clock:
 class Build:
     """The candidates, from the most wanted to the least, and their checks."""
 
-    def __init__(self, masked: nn.Module, work: nn.Module, inputs: Inputs, wide: Inputs, approximate: bool, clock: Clock) -> None:
+    def __init__(
+        self,
+        masked: nn.Module,
+        work: nn.Module,
+        inputs: Inputs,
+        wide: Inputs,
+        approximate: bool,
+        clock: Clock,
+        calibration: Tensor | None = None,
+    ) -> None:
+        self.calibration = calibration
         self.masked, self.work, self.inputs, self.wide, self.approximate, self.clock = masked, work, inputs, wide, approximate, clock
         self.dtype = precision(masked)
 
@@ -107,6 +128,7 @@ class Build:
         """The first candidate that passes."""
         said: list[str] = []
         for made, how, wide in self._candidates(found, said):
+            norms = 0 if self.calibration is None else recalibrate(wide, doubled(self.calibration), CALIBRATED)
             self.clock.note("build")
             try:
                 made_wide = Comparison(self.work, wide, self.wide, self._tolerance(torch.float64, found)).example().random().resized()
@@ -118,7 +140,7 @@ class Build:
             finally:
                 self.clock.note("check")
             notes = [*dict.fromkeys(said), *([made_wide.note] if made_wide.note else [])]
-            return small, self._report(made, how, small, made_wide.found, rounded, "; ".join(notes))
+            return small, self._report(made, how, small, made_wide.found, rounded, "; ".join(notes), norms)
         why = "; ".join(dict.fromkeys(said))
         raise CompactError(f"{type(self.masked).__name__} cannot be made smaller: {why}. Model and masks are as before")
 
@@ -193,14 +215,16 @@ class Build:
         args, kwargs = self.wide
         return difference(self.work(*args, **kwargs), self.masked(*cast(args, self.dtype), **cast(kwargs, self.dtype)))
 
-    def _report(self, made: Plan, how: str, small: nn.Module, checks: list[Check], rounded: list[Check], note: str) -> CompactReport:
+    def _report(
+        self, made: Plan, how: str, small: nn.Module, checks: list[Check], rounded: list[Check], note: str, norms: int
+    ) -> CompactReport:
         before, after = (sum(p.numel() for p in m.parameters()) for m in (self.masked, small))
         dead = dead_by_masks(made.study) | made.removed
         names = [n for n, _ in self.masked.named_parameters()]
         removable = counted(made.coupling, np.asarray(dead), names)
         seconds = {n: round(s, 4) for n, s in self.clock.seconds.items()}
         return CompactReport(
-            before, after, removable, how, not self.approximate, rows(made, dead), tuple(checks), tuple(rounded), seconds, note
+            before, after, removable, how, not self.approximate, rows(made, dead), tuple(checks), tuple(rounded), seconds, note, norms
         )
 
 
