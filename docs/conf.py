@@ -23,6 +23,7 @@ extensions = [
     "docstrings",
     "mathml",
     "sections",
+    "settings",
 ]
 exclude_patterns = ["_build", "**.ipynb_checkpoints"]
 source_suffix = {".md": "myst-nb"}
