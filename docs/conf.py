@@ -7,7 +7,10 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE / "_ext"))
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the kernels that execute the notebooks
+sys.path.insert(0, str(HERE.parent / "src"))  # this checkout's, whatever is installed
+# For the kernels that execute the notebooks:
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(HERE.parent / "src"), os.environ.get("PYTHONPATH"))))
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 project = "prunescope"
 copyright = "the prunescope developers, MIT licence"

@@ -47,7 +47,7 @@ def section(path: str, command: Any) -> list[str]:
     """A command with its usage and parameters, then its subcommands."""
     parameters = [p for p in command.params if not p.hidden and p.name not in ("install_completion", "show_completion")]
     arguments = [p for p in parameters if not any(name.startswith("-") for name in p.opts)]
-    usage = " ".join([path, *(p.metavar or p.name.upper() for p in arguments), *(["[OPTIONS]"] if len(parameters) > len(arguments) else [])])
+    usage = " ".join([path, *(p.metavar or p.name.upper() for p in arguments), *["[OPTIONS]"][: len(parameters) - len(arguments)]])
     lines = [f"## {path}", "", literal(command.help or ""), "", "```text", usage, "```", ""]
     if parameters:
         lines += ["| | |", "| --- | --- |", *(row(p) for p in parameters), ""]

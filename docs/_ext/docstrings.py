@@ -6,7 +6,6 @@ import re
 from typing import Any
 
 FIELD = re.compile(r"^(?P<names>\*{0,2}\w+(?:, \*{0,2}\w+)*) {2,}(?P<text>\S.*)$")
-SPECIAL = re.compile(r"([*|_\\])(?=\w|\s|$|[^\w\s])")
 
 
 def plain(text: str) -> str:
@@ -32,7 +31,7 @@ def paragraphs(lines: list[str]) -> list[list[str]]:
 
 
 def converted(lines: list[str]) -> list[str]:
-    """The same docstring in reStructuredText: doctests as they are, columns as field lists, indented lines as literal blocks."""
+    """The same docstring in reStructuredText: doctests as they are, columns as lists of definitions, indented lines as literal blocks."""
     result: list[str] = []
     for run in paragraphs(lines):
         if run[0].lstrip().startswith(">>>"):
@@ -48,12 +47,12 @@ def converted(lines: list[str]) -> list[str]:
 
 
 def fields(run: list[str]) -> list[str]:
-    """`name   text` lines with their continuations as a field list; a line at the margin ends it."""
+    """`name   text` lines with their continuations as a list of definitions; a line at the margin ends it."""
     result: list[str] = []
     for number, line in enumerate(run):
         if found := FIELD.match(line):
             names = ", ".join(f"``{name}``" for name in found["names"].split(", "))
-            result.append(f":{names}: {plain(found['text'])}")
+            result += [names, f"    {plain(found['text'])}"]
         elif line.startswith(" "):
             result.append(f"    {plain(line.strip())}")
         else:

@@ -18,7 +18,8 @@ DOCS = Path(__file__).parent.parent
 def literal(text: str) -> str:
     """A line of prose in Markdown: code in backquotes stays, everything else is literal, for a cell of a table."""
     pieces = re.split(r"(`[^`]+`)", " ".join(text.split()))
-    return "".join(p if p.startswith("`") else re.sub(r"([\\*_|<>$\[\]{}#~^])", r"\\\1", p) for p in pieces).replace("|", "\\|").replace("\\\\|", "\\|")
+    made = [p if p.startswith("`") else re.sub(r"([\\*_<>$\[\]{}#~^])", r"\\\1", p) for p in pieces]
+    return "".join(made).replace("|", "\\|")  # a bar ends a cell even inside code
 
 
 def pages(kind: str) -> dict[str, str]:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import inspect
+import json
 import re
 from typing import Any
 
-from docutils import nodes
 from docstrings import FIELD
+from docutils import nodes
 from pydantic import BaseModel
 from registered import literal
 from sphinx.util.docutils import SphinxDirective
 
-from prunescope.config.sections import SECTIONS, ExperimentConfig, VariantConfig
+from prunescope.config.sections import SECTIONS, DataConfig, ExperimentConfig, VariantConfig
+from prunescope.data import load
 
 
-def described(section: type[BaseModel]) -> tuple[str, dict[str, str]]:
+def described(section: Any) -> tuple[str, dict[str, str]]:
     """The prose of a section's docstring, and what its columns say of each key."""
     prose: list[str] = []
     keys: dict[str, str] = {}
@@ -37,18 +39,22 @@ def type_of(annotation: Any) -> str:
     text = inspect.formatannotation(annotation)
     text = re.sub(r"Annotated\[(\w+), .*?\)\]", r"\1", text)
     text = re.sub(r"\b(typing|prunescope\.\w+(\.\w+)*)\.", "", text)
-    return re.sub(r"Literal\[(.*?)\]", lambda found: found[1].replace(", ", " | "), text)
+    text = re.sub(r"Literal\[(.*?)\]", lambda found: found[1].replace(", ", " | "), text)
+    text = re.sub(r"^(?:Optional|Union)\[(.*?)\]$", lambda found: found[1].replace(", ", " | "), text)
+    text = text.replace(" | NoneType", "").replace(" | None", "")
+    return text.replace("'", '"')
 
 
 def rows(section: type[BaseModel], path: str) -> list[str]:
     """The keys of a section as rows, with those of the tables inside it."""
-    _, keys = described(section)
+    keys = described(section)[1] | (described(load)[1] if section is DataConfig else {})
     found: list[str] = []
     for name, field in section.model_fields.items():
         if inspect.isclass(field.annotation) and issubclass(field.annotation, BaseModel):
             found += rows(field.annotation, f"{path}{name}.")
             continue
-        default = "required" if field.is_required() else f"`{field.get_default(call_default_factory=True)!r}`"
+        value = None if field.is_required() else field.get_default(call_default_factory=True)
+        default = "required" if field.is_required() else "" if value is None else f"`{json.dumps(value)}`"
         found.append(f"| `{path}{name}` | {literal(type_of(field.annotation))} | {default} | {literal(keys.get(name, ''))} |")
     return found
 
@@ -56,6 +62,8 @@ def rows(section: type[BaseModel], path: str) -> list[str]:
 def table(section: type[BaseModel], path: str, leave_out: tuple[str, ...] = ()) -> list[str]:
     """A table of a section's keys."""
     found = [row for row in rows(section, path) if not any(row.startswith((f"| `{k}.", f"| `{k}`")) for k in leave_out)]
+    if all(row.endswith("|  |") for row in found):  # nothing more is said of any of them
+        return ["| key | value | default |", "| --- | --- | --- |", *(row.removesuffix("  |") for row in found), ""]
     return ["| key | value | default | |", "| --- | --- | --- | --- |", *found, ""]
 
 
