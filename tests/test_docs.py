@@ -24,6 +24,7 @@ BUILT = DOCS / "_build"
 PAGES = [ROOT / "README.md", *sorted(p for p in DOCS.rglob("*.md") if BUILT not in p.parents)]
 NOTEBOOKS = [p for p in PAGES if "\nkernelspec:" in p.read_text()]  # executed when the site is built: tests/test_site.py
 SHORT = ["-s", "training.epochs=1", "-s", "finetune.epochs=1", "-s", "seeds=1", "--engine", "serial"]
+SMALL = [*SHORT, "-s", "sparsity=[0.5]", "-s", "grid={}"]
 OF_HOW_TO = (
     "your-model",
     "your-data",
@@ -147,7 +148,7 @@ def test_how_to_examples_run(tmp_path, monkeypatch, page):
     monkeypatch.delitem(sys.modules, "mine", raising=False)
     write_files(HOW_TO / f"{page}.md", tmp_path)
     (command,) = command_lines(HOW_TO / f"{page}.md")
-    assert prunescope(monkeypatch, command, *SHORT) == 0
+    assert prunescope(monkeypatch, command, *SMALL) == 0
     monkeypatch.delitem(sys.modules, "mine", raising=False)
 
 
