@@ -149,10 +149,25 @@ def moved(rewrite: Rewrite, old: torch.fx.Node, new: torch.fx.Node) -> None:
     if len(places) != 1:
         raise UnfitError(f"{old.name} moves channels in a way that only equal groups allow")
     dim, stay = next(iter(places.items()))
+    elsewhere = _moved_dimensions(old, source) - {dim}
+    if elsewhere and dim not in _moved_dimensions(old, source):
+        return  # only positions change places
+    if elsewhere:
+        raise UnfitError(f"{old.name} moves channels and positions at once")
     order = _order(rewrite, old, source, dim)
     picks = order[wanted.get(dim, torch.arange(len(order)))]
     index = rewrite.constant(f"places_{rewrite.places()}", torch.searchsorted(stay, picks))
     new.target, new.args, new.kwargs = aten.index_select.default, (new.all_input_nodes[0], dim, index), {}
+
+
+def _moved_dimensions(old: torch.fx.Node, source: torch.fx.Node) -> set[int]:
+    """The dimensions along which an operation moves places."""
+    name, named, ndim = rule_of(old.target)[0], arguments(old), source.meta["val"].ndim
+    if name == "index":
+        return {d for d, index in enumerate(named["indices"]) if index is not None}
+    if name == "roll":
+        return {d % ndim for d in named["dims"]} or set(range(ndim))
+    return {named["dim"] % ndim} if name == "index_select" else {1}
 
 
 def _order(rewrite: Rewrite, old: torch.fx.Node, source: torch.fx.Node, dim: int) -> Tensor:

@@ -17,6 +17,7 @@ class CompactNorm(nn.Module):
     member: Tensor
     counts: Tensor
     removed: Tensor
+    terms: Tensor | None
 
     def __init__(
         self, weight: Tensor | None, bias: Tensor | None, eps: float, dim: int, member: Tensor, counts: Tensor, removed: Tensor,
@@ -29,6 +30,8 @@ class CompactNorm(nn.Module):
         self.register_buffer("member", member)  # (kept channels,): the group of each
         self.register_buffer("counts", counts)  # (groups,): places a group had
         self.register_buffer("removed", removed)  # (3, groups): how many went, the sum of what they held, the sum of its squares
+        terms = row_terms(len(member), eps, counts, removed, rms=rms).to(removed) if dim == -1 and len(counts) == 1 else None
+        self.register_buffer("terms", terms)
 
     def extra_repr(self) -> str:
         """The number of channels and what there were."""
@@ -36,6 +39,8 @@ class CompactNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The normalised kept channels, shaped as `x`."""
+        if self.terms is not None:
+            return _one_group(x, self.weight, self.bias, self.eps, self.terms, rms=self.rms)
         return normalised(x, self.weight, self.bias, self.eps, self.dim, self.member, self.counts, self.removed, rms=self.rms)
 
 
@@ -44,8 +49,6 @@ def normalised(
     *, rms: bool = False,
 ) -> Tensor:  # fmt: skip
     """`x` normalised over its groups of channels (dimension `dim`: -1 alone, 1 with all positions behind it), as `CompactNorm` says."""
-    if dim == -1 and len(counts) == 1:
-        return _one_group(x, weight, bias, eps, counts, removed, rms=rms)
     channels = x.movedim(dim, -1)
     positions = list(range(1, channels.ndim - 1)) if dim == 1 else []
     area = 1
@@ -70,28 +73,44 @@ def normalised(
     return out.movedim(-1, dim)
 
 
-def _one_group(
-    x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, counts: Tensor, removed: Tensor, *, rms: bool
-) -> Tensor:
-    """The same for one group over the last dimension: torch's own layer norm of the kept channels, set right by a factor and a shift a row.
+def row_terms(kept: int, eps: float, counts: Tensor, removed: Tensor, *, rms: bool) -> Tensor:
+    """Five numbers that the statistics of one group need beside those of its kept channels; see `_one_group`.
 
-    With a the mean and v the variance of the m kept channels, mean = (m a + total) / n and the kept deviations squared sum to
-    m (v + (a - mean)^2).
+    >>> row_terms(2, 0.5, torch.tensor([4.0]), torch.tensor([[2.0], [6.0], [20.0]]), rms=False).tolist()  # held 2 and 4
+    [3.0, 0.5, 0.25, 0.75, 0.5]
     """
-    gone, total, square = removed.to(x.dtype)
-    number, kept = counts.to(x.dtype), x.shape[-1]
+    gone, total, square = (t[0].double() for t in removed)
+    number = counts[0].double()
     if rms:
-        out = x * torch.rsqrt((x.square().sum(-1, keepdim=True) + square) / number + eps)
-    else:
-        own, middle, inverse = torch.native_layer_norm(x, [kept], None, None, eps)
-        mean = (kept * middle + total) / number
-        shift = middle - mean
-        variance = (kept * (inverse**-2 - eps + shift**2) + square - 2 * mean * total + gone * mean**2) / number
-        scale = torch.rsqrt(variance + eps)
-        out = torch.addcmul(shift * scale, own, scale / inverse).to(x.dtype)
-    if weight is None:
-        return out if bias is None else out + bias
-    return out * weight if bias is None else torch.addcmul(bias, out, weight)
+        zero = torch.zeros_like(number)
+        return torch.stack([zero, 1 / number, zero, square / number + eps, zero])
+    mean = total / gone
+    spread = (square / gone - mean**2).clamp(min=0.0)
+    share = gone / number
+    return torch.stack([mean, kept / number, kept * gone / number**2, share * (spread + eps), share])
+
+
+def _one_group(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, terms: Tensor, *, rms: bool) -> Tensor:
+    """One group over the last dimension: torch's own layer norm of the kept channels, set right by a factor and a shift a row.
+
+    With a and v mean and variance of the m kept channels, and b and w those of the g removed ones, of n: mean = a - g/n (a - b) and
+    variance = m/n v + g/n w + m g/n^2 (a - b)^2. The terms are b, m/n, m g/n^2, what of variance + eps no input changes, and g/n.
+    """
+    held, own_share, between, constant, share = terms.to(x.dtype)
+    if rms:
+        out = x * torch.rsqrt(torch.addcmul(constant, x.square().sum(-1, keepdim=True), own_share))
+        return out if weight is None else out * weight
+    own, middle, inverse = torch.native_layer_norm(x, [x.shape[-1]], weight, None, eps)
+    out: Tensor
+    apart = middle - held
+    scale = torch.rsqrt(torch.addcmul(torch.addcmul(constant, apart * between, apart), own_share, inverse**-2))
+    shift = apart * scale * share
+    if weight is not None:
+        shift = shift * weight if bias is None else torch.addcmul(bias, shift, weight)
+    elif bias is not None:
+        shift = shift + bias
+    out = own * (scale / inverse) + shift
+    return out.to(x.dtype)
 
 
 def statistics(kept: Tensor, values: Tensor, width: int, groups: int | None) -> tuple[Tensor, Tensor, Tensor]:

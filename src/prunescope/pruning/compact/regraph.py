@@ -18,13 +18,14 @@ from prunescope.pruning.compact.tracing import batch_module, fixed_module, freed
 RULE_FILES = (edits,)  # importing it registers its rules
 
 
-def graph_modules(model: nn.Module, plan: Plan, inputs: Inputs) -> Iterator[torch.fx.GraphModule]:
-    """The smaller network as graphs, from the most to the least flexible in the sizes of its inputs: traced with open sizes, with the batch
-    found by comparing two traces, and with the sizes of the example. UnfitError where an operation's sizes cannot be changed.
+def graph_modules(model: nn.Module, plan: Plan, inputs: Inputs, *, flexible: bool = True) -> Iterator[torch.fx.GraphModule]:
+    """The smaller network as graphs, from the most to the least flexible in the sizes of its inputs: with the sizes that the code names
+    found by comparing traces (seconds), traced with open sizes (which can take minutes), with the batch size found by comparing traces,
+    and with the sizes of the example, the only one where `flexible` is False. UnfitError where an operation's sizes cannot be changed.
     """
     old = [n for n in plan.coupling.trace.graph.graph.nodes if _gives_tensors(n)]
     said = "two traces of the network differ"
-    for build in (open_module, freed_module, batch_module, fixed_module):
+    for build in (freed_module, open_module, batch_module, fixed_module) if flexible else (fixed_module,):
         try:
             module = build(model, inputs)
         except Exception as error:  # the user's forward runs on symbolic sizes, which may raise anything

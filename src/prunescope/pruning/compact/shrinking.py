@@ -152,7 +152,7 @@ class Build:
             made.stays[number] = "could not be removed in a way that passed the check"
         yield from self._of(made, said)
 
-    def _of(self, made: Plan, said: list[str]) -> Iterator[tuple[Plan, str, nn.Module]]:
+    def _of(self, made: Plan, said: list[str], *, flexible: bool = True) -> Iterator[tuple[Plan, str, nn.Module]]:
         """The user's own classes, then graphs."""
         self.clock.note("plan")
         try:
@@ -160,7 +160,7 @@ class Build:
         except UnfitError as error:
             said.append(f"own classes: {error}")
         try:
-            for module in graph_modules(self.work, made, self.wide):
+            for module in graph_modules(self.work, made, self.wide, flexible=flexible):
                 yield made, "graph module", module
         except UnfitError as error:
             said.append(f"graph module: {error}")
@@ -179,7 +179,7 @@ class Build:
 
     def _passes(self, made: Plan) -> bool:
         """Whether the example passes in the user's own classes or as a graph."""
-        for _, _, module in self._of(made, []):
+        for _, _, module in self._of(made, [], flexible=False):
             try:
                 Comparison(self.work, module, self.wide, self._tolerance(torch.float64, made.study)).example()
             except DiffersError:

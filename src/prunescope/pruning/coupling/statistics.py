@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -61,6 +62,8 @@ def layer_norm(call: Call) -> Result:
     for label in value.labels:
         inside = label.dims & over
         if inside:
+            if _statistics_read(call):
+                call.ledger.freeze(label.ids, "shares statistics that the network reads")
             if label.dims - over:  # values of heads that are normalised by themselves: the head stays or goes as a whole
                 labels.append(call.ledger.collapse(label, inside))
                 continue
@@ -68,6 +71,12 @@ def layer_norm(call: Call) -> Result:
         state = label.state if rms and label.state is State.ZERO else State.VARY if inside else at_least(label, State.CONST).state
         labels.append(replace(label, state=state))
     return _scaled(call, value.with_labels(labels), call.get("weight"), call.get("bias"))
+
+
+def _statistics_read(call: Call) -> bool:
+    """Whether the norm gives its mean or deviation to somebody, as CompactNorm's does."""
+    node = call.ledger.node
+    return node is not None and any(u.target is operator.getitem and u.args[1] != 0 and u.users for u in node.users)
 
 
 @rule("group_norm", "native_group_norm")
