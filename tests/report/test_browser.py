@@ -158,7 +158,7 @@ def test_every_figure_has_a_text_and_every_control_a_name(opened):
     )
     assert unnamed == 0
     for button in opened.page.locator("button").all():
-        assert button.inner_text().strip() or button.get_attribute("aria-label")
+        assert button.text_content().strip() or button.get_attribute("aria-label")
 
 
 def test_hostile_names_are_text(browser, tmp_path):

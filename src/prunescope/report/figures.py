@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from prunescope.report import curves, drawing, pareto, payload, planefigures, tables
+from prunescope.report import curves, drawing, pareto, planefigures, tables, weights
 from prunescope.report.convergence import convergence
 from prunescope.report.gradients import gradient_curves
 from prunescope.report.planes import Planes
@@ -149,7 +149,7 @@ def _pareto_figures(run: Run, known: pd.DataFrame) -> Iterator[Named]:
 
 
 def _histogram_figures(run: Run, known: pd.DataFrame, shown: list[int]) -> Iterator[Named]:
-    found = payload.histograms(run, known) or []
+    found = weights.histograms(run, known) or []
     for cell in [c for c in shown if any(h["cell"] == c for h in found)]:
         mine = [h for h in found if h["cell"] == cell]
         styles = drawing.styles([h["layer"] for h in mine])

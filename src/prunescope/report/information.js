@@ -122,7 +122,7 @@ function informationChart(panel, key, name, domain, top, label, layers, x, train
   });
   return lineChart({
     title: `${panel.title}${panel.about.not_shannon ? " (not Shannon's)" : ""}${own ? " (axis of its own)" : ""}`, height: 220, lines,
-    rules: [...(known(top) ? [{ y: top, label }] : []), ...pruningRule(x, trained)], aria: `${name} against epochs, ${panel.title}, ${panel.cell.name}`,
+    rules: [...(known(top) ? [{ y: top, label }] : []), ...(panel.data.layers.some(({ l }) => x.some((v, i) => v > trained && known(panel.data.x[l][i]))) ? pruningRule(x, trained) : [])], aria: `${name} against epochs, ${panel.title}, ${panel.cell.name}`,
     x: { ...epochAxis(x, trained) }, y: { kind: "linear", domain, name, format: short, tell: (v) => fixed(v, 3) },
   });
 }
