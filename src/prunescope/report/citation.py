@@ -10,7 +10,10 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib import resources
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from prunescope.results import load
 
 if TYPE_CHECKING:
     from prunescope.results.store import Run
@@ -108,12 +111,13 @@ def cited(run: Run) -> tuple[list[tuple[Reference, list[Part]]], list[Part]]:
     return list(found.values()), without
 
 
-def bibtex(run: Run | None = None) -> str:
-    """BibTeX text: prunescope's own entry, then one entry a paper that `run` used, each below a comment that says for what.
+def cite(run: Run | str | Path | None = None) -> str:
+    """BibTeX text: prunescope's own entry, then one entry a paper that `run` (or the run in that folder) used, with what for.
 
-    >>> print(bibtex().splitlines()[0])
+    >>> print(cite().splitlines()[0])
     @software{prunescope,
     """
+    run = load(run) if isinstance(run, str | Path) else run
     version = "" if run is None else re.sub(r"[^\w.+-]", "", str(_table(run.experiment.get("versions")).get("prunescope", "")))
     own = [own_entry(version)]
     if run is None:

@@ -48,7 +48,8 @@ def _trust(seeds: pd.Series) -> str:
     if most < 2:
         return "One seed allows no interval."
     brackets = "Brackets: 95 % intervals of the mean over seeds"
-    return brackets + ("." if most >= 5 else f", which from so few hold the truth at most {100 * (1 - 2.0 ** (1 - most)):.0f} % of the time.")
+    few = f", which from so few hold the truth at most {100 * (1 - 2.0 ** (1 - most)):.0f} % of the time"
+    return f"{brackets}{few if most < 5 else ''}."
 
 
 def counted(n: int, noun: str) -> str:
@@ -128,7 +129,8 @@ def _speed(table: pd.DataFrame) -> list[str]:
     ratio = slow["latency_ms"] / fast["latency_ms"]
     if ratio < 1.1:
         return [f"Latency stays at {slow['latency_ms']:.3g} ms (the fastest setting is within a tenth of it)."]
-    return [f"Latency: {slow['latency_ms']:.3g} ms for “{slow['label']}”, {fast['latency_ms']:.3g} ms for “{fast['label']}” ({ratio:.1f} times)."]
+    ends = [f"{row['latency_ms']:.3g} ms for “{row['label']}”" for row in (slow, fast)]
+    return [f"Latency: {', '.join(ends)} ({ratio:.1f} times)."]
 
 
 def size(count: float) -> str:

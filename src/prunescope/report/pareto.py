@@ -94,12 +94,12 @@ def figure(points: pd.DataFrame, known: pd.DataFrame, looks: drawing.Styles) -> 
             if np.isfinite(row["low"]):
                 axis.vlines(x, row["low"], row["high"], color=colour, linewidth=1, alpha=0.5)
             label = variant if row["stage"] == "final" else None
-            axis.plot(x, mean, MARKERS[row["stage"]], color=colour, markersize=5 if row["front"] else 3.5, label=label)
+            axis.plot(x, mean, MARKERS[row["stage"]], color=colour, markersize=drawing.marks(5 if row["front"] else 3.5), label=label)
         axis.plot(*steps(mine[mine["front"]]), color=drawing.SOFT, linewidth=1.2, linestyle="--", label="front", zorder=0)
         drawing.logarithmic_x(axis, {"bytes": overview.size, "nonzero": "{:,.0f}".format}.get(cost, "{:g}".format))
-        axis.set(xlabel=COSTS[cost], title=f"test accuracy against {COSTS[cost].partition(' [')[0]}")
+        axis.set(xlabel=COSTS[cost], title=drawing.wrapped(f"test accuracy against {COSTS[cost].partition(' [')[0]}", len(costs)))
     for stage, name in STAGES.items():
-        if (points["stage"] == stage).any():
+        if (points["stage"] == stage).any() and points["stage"].nunique() > 1:
             axes[0].plot([], [], MARKERS[stage], color=drawing.SOFT, markersize=4, label=name)
     drawing.legend(made, axes)
     return made

@@ -204,4 +204,4 @@ def _citation(run: Run) -> Payload:
     """The papers behind what the run used, for reading and as BibTeX, and what no paper is named for."""
     entries, without = citation.cited(run)
     papers = [{"text": citation.readable(r), "of": ", ".join(" ".join(part) for part in parts)} for r, parts in entries]
-    return {"papers": papers, "without": [" ".join(part) for part in without], "bibtex": citation.bibtex(run)}
+    return {"papers": papers, "without": [" ".join(part) for part in without], "bibtex": citation.cite(run)}

@@ -125,7 +125,8 @@ def _stored(run: Run, known: pd.DataFrame, drawn: set[tuple[int, str]]) -> tuple
         except (OSError, ValueError) as error:
             lost.append(f"{path}: the masks cannot be read ({error}); they are not drawn")
     most = min(LARGEST_PICTURE, max(256, MOST_PIXELS // max(1, len(listed))))
-    found, spent = [], 0
+    found: list[Picture] = []
+    spent = 0
     for cell, seed, layer, shape, path in listed:
         picture = thinned(_mask(path, layer, shape), most)
         if (spent := spent + math.prod(picture["grid"])) > MOST_PIXELS:
@@ -153,7 +154,8 @@ def _mask(path: Path, layer: str, shape: tuple[int, int]) -> NDArray[np.bool_]:
     from safetensors import safe_open
 
     with safe_open(path, "np") as held:
-        return np.asarray(held.get_tensor(layer)).reshape(shape) != 0
+        mask: NDArray[np.bool_] = np.asarray(held.get_tensor(layer)).reshape(shape) != 0
+    return mask
 
 
 def thinned(mask: NDArray[np.bool_], most: int) -> Picture:
