@@ -71,10 +71,9 @@ def parts_used(run: Run) -> list[Part]:
     for column in ("criterion", "allocation", "granularity"):
         found += [(column, name) for name in _names(records[column])]
     found += [("estimator", name) for name in _names(records.loc[records["metric"].isin(INFORMATION), "estimator"])]
-    variants = [_table(v) for v in config.get("variant") or [] if isinstance(v, dict)] or [{}]
-    recorded = set(records["variant"])
-    for variant in variants:
-        if "name" not in variant or variant["name"] in recorded:
+    listed, recorded = config.get("variant"), set(records["variant"])
+    for variant in [v for v in listed if isinstance(v, dict)] if isinstance(listed, list) else [{}]:
+        if "name" not in variant or str(variant["name"]) in recorded:
             found += _over_time({**_table(config.get("prune")), **_table(variant.get("prune"))})
     found.append(("data", str(_table(config.get("data")).get("name", ""))))
     return list(dict.fromkeys(found))

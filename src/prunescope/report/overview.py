@@ -122,7 +122,7 @@ def _size(run: Run, table: pd.DataFrame) -> list[str]:
 
 def _speed(table: pd.DataFrame) -> list[str]:
     """Latency where it was measured: of the dense network and of the fastest setting, without a claim where the two are close."""
-    timed = table[table["latency_ms"].notna()]
+    timed = table[table["latency_ms"].notna() & table["nonzero"].notna()]
     if len(timed) < 2:
         return []
     slow, fast = _row(timed, timed["nonzero"].argmax()), _row(timed, timed["latency_ms"].argmin())
