@@ -293,10 +293,10 @@ def test_a_damaged_run_opens_and_says_what_is_missing(browser, tmp_path):
     assert "00001/records.parquet: cannot be read" in page.locator(".box").inner_text()
     assert page.locator("#failed tbody tr").count() == 1
     assert "300 × 400, 60,000 of 120,000 kept; about 8 weights a pixel" in page.locator("#masks figure").inner_text()
-    shade = "() => { const c = document.querySelector('#masks canvas'), g = c.getContext('2d');"
-    corner = page.evaluate(shade + " return [g.getImageData(2, 2, 1, 1).data[3], g.getImageData(2, c.height - 3, 1, 1).data[3]]; }")
-    assert corner == [255, 0], "kept rows in full ink, removed ones blank"
     assert page.locator("main img, main script").count() == 0
     assert page.evaluate("document.documentElement.scrollWidth") <= 375
     assert opened.quiet()
+    shade = "() => { const c = document.querySelector('#masks canvas'), g = c.getContext('2d');"
+    corner = page.evaluate(shade + " return [g.getImageData(2, 2, 1, 1).data[3], g.getImageData(2, c.height - 3, 1, 1).data[3]]; }")
+    assert corner == [255, 0], "kept rows in full ink, removed ones blank"
     opened.context.close()
