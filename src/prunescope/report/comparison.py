@@ -121,7 +121,7 @@ def _key(place: Any) -> tuple[Any, ...]:
 def _difference(mine: pd.Series, other: pd.Series, seed: int) -> dict[str, Any]:
     both = pd.concat([other, mine], axis=1, keys=["of_reference", "of_run"])
     pairs = both.dropna()
-    found = (pairs if len(pairs) else both).mean().to_dict()
+    found: dict[str, Any] = {str(k): v for k, v in (pairs if len(pairs) else both).mean().items()}
     found |= {"n_reference": len(other), "n_run": len(mine), "paired": len(pairs) > 0, "n": len(pairs), "median": np.nan}
     if len(pairs):
         about = stats.describe(pairs["of_run"] - pairs["of_reference"], seed=seed)

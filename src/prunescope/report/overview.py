@@ -8,6 +8,8 @@ import numpy as np
 import pandas as pd
 
 from prunescope.report import tables
+from prunescope.report.numbers import size
+from prunescope.report.pareto import STAGES, pareto
 from prunescope.report.planes import Planes
 from prunescope.results import stats
 
@@ -24,7 +26,7 @@ def overview(run: Run, table: pd.DataFrame, planes: Planes | None) -> list[Line]
     measured = table[table["accuracy"].notna()]
     for group, part in measured.groupby("group", sort=False):
         told.append((f"Accuracy ({group!s})" if group else "Accuracy", _accuracy(run, part)))
-    told.append(("Size", [*_size(run, measured), *_speed(measured)]))
+    told.append(("Size", [*_size(run, measured), *_deployed(run, measured), *_speed(measured)]))
     told.append(("Information", [] if planes is None else _information(run, planes)))
     told += [("Chance", _chance(table)), ("Zeros", _regrowth(run))]
     return [(topic, " ".join(sentences)) for topic, sentences in told if sentences]
@@ -120,6 +122,24 @@ def _size(run: Run, table: pd.DataFrame) -> list[str]:
     return [text + "."]
 
 
+def _deployed(run: Run, table: pd.DataFrame) -> list[str]:
+    """What the stages behind pruning save: the smallest file of those whose mean accuracy stays within one point of the reference's."""
+    points, name = pareto(run), tables.baseline(run)
+    whole = table[(table["variant"] == name) if name else (table["sparsity"] == 0)]
+    if points is None or whole.empty or whole["bytes"].isna().all() or table["group"].nunique() > 1:
+        return []  # several groups have a reference each: their table says it
+    later = points[(points["cost"] == "bytes") & (points["stage"] != "final")]
+    later = later[later["mean"] >= float(whole["accuracy"].iloc[0]) - NEAR]
+    if later.empty:
+        return []
+    best, dense = _row(later, later["x"].argmin()), float(whole["bytes"].iloc[0])
+    label, stage = tables.cells(run)["label"].iloc[int(best["cell"])], STAGES[best["stage"]]
+    return [
+        f"Smallest within one point of it, by means: “{label}”, {stage}, at {size(best['x'])} ({dense / best['x']:.1f} times less) and "
+        f"{100 * best['mean']:.1f} %."
+    ]
+
+
 def _speed(table: pd.DataFrame) -> list[str]:
     """Latency where it was measured: of the dense network and of the fastest setting, without a claim where the two are close."""
     timed = table[table["latency_ms"].notna() & table["nonzero"].notna()]
@@ -128,21 +148,9 @@ def _speed(table: pd.DataFrame) -> list[str]:
     slow, fast = _row(timed, timed["nonzero"].argmax()), _row(timed, timed["latency_ms"].argmin())
     ratio = slow["latency_ms"] / fast["latency_ms"]
     if ratio < 1.1:
-        return [f"Latency stays at {slow['latency_ms']:.3g} ms (the fastest setting is within a tenth of it)."]
+        return [f"With zeros in place no setting is more than a tenth faster than the {slow['latency_ms']:.3g} ms of “{slow['label']}”."]
     ends = [f"{row['latency_ms']:.3g} ms for “{row['label']}”" for row in (slow, fast)]
     return [f"Latency: {', '.join(ends)} ({ratio:.1f} times)."]
-
-
-def size(count: float) -> str:
-    """Bytes in a readable decimal unit.
-
-    >>> size(7880), size(2.4e6)
-    ('7.88 kB', '2.4 MB')
-    """
-    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if count >= scale:
-            return f"{count / scale:.3g} {unit}"
-    return f"{count:.0f} bytes"
 
 
 def _information(run: Run, planes: Planes) -> list[str]:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from prunescope.report import drawing, overview, tables
+from prunescope.report import drawing, tables
+from prunescope.report.numbers import size
 from prunescope.results import stats
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ def figure(points: pd.DataFrame, known: pd.DataFrame, looks: drawing.Styles) -> 
             label = variant if row["stage"] == "final" else None
             axis.plot(x, mean, MARKERS[row["stage"]], color=colour, markersize=drawing.marks(5 if row["front"] else 3.5), label=label)
         axis.plot(*steps(mine[mine["front"]]), color=drawing.SOFT, linewidth=1.2, linestyle="--", label="front", zorder=0)
-        drawing.logarithmic_x(axis, {"bytes": overview.size, "nonzero": "{:,.0f}".format}.get(cost, "{:g}".format))
+        drawing.logarithmic_x(axis, {"bytes": size, "nonzero": "{:,.0f}".format}.get(cost, "{:g}".format))
         axis.set(xlabel=COSTS[cost], title=drawing.wrapped(f"test accuracy against {COSTS[cost].partition(' [')[0]}", len(costs)))
     for stage, name in STAGES.items():
         if (points["stage"] == stage).any() and points["stage"].nunique() > 1:

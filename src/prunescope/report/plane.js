@@ -45,9 +45,15 @@ function planeDomains(panels) { // one {x, y, own} a panel
 const inView = new IntersectionObserver((entries) => {
   for (const { target, isIntersecting } of entries) { target.panel.visible = isIntersecting; if (isIntersecting) target.panel.draw(); }
 }, { rootMargin: "200px" });
-addEventListener("beforeprint", () => { // paper has no screen's edge
-  for (const canvas of document.querySelectorAll("figure.plane canvas")) { canvas.panel.visible = true; canvas.panel.draw(); }
-});
+// Panels out of sight are drawn when they are scrolled to, when nothing has moved for a while, and before printing.
+const stale = () => [...document.querySelectorAll("figure.plane canvas")].map((c) => c.panel).filter((p) => p.stale);
+let resting = 0;
+function drawLater() {
+  clearTimeout(resting);
+  const next = () => { const [panel] = stale(); if (panel) { panel.draw(true); resting = setTimeout(next, 0); } };
+  resting = setTimeout(next, 120);
+}
+addEventListener("beforeprint", () => stale().forEach((p) => p.draw(true)));
 
 class PlanePanel {
   constructor({ title, data, about, marks }, domain, described) {
@@ -74,10 +80,11 @@ class PlanePanel {
     const sx = scale("linear", this.domain.x, Math.max(3, Math.min(7, Math.floor(this.width / 60)))), sy = scale("linear", this.domain.y, 5);
     Object.assign(this, { height, sharp, box, sx, sy, px: (v) => box.left + sx.at(v) * box.w, py: (v) => box.top + (1 - sy.at(v)) * box.h });
   }
-  draw() {
+  draw(unseen = false) {
     if (!this.width) return;
     this.measure();
-    if (!this.visible) return; // out of sight: drawn when it is scrolled to
+    this.stale = !this.visible && !unseen;
+    if (this.stale) { drawLater(); return; }
     const g = this.canvas.getContext("2d");
     g.setTransform(this.sharp, 0, 0, this.sharp, 0, 0);
     g.clearRect(0, 0, this.width, this.height);

@@ -199,8 +199,8 @@ class Run:
             if status.get("status") == "damaged":
                 self.problems.append(str(status.get("reason")))
             spent, reason = status.get("seconds"), status.get("reason")
-            told = {"status": str(status.get("status")), "reason": None if reason is None else str(reason)}
-            told |= {"seconds": float(spent) if isinstance(spent, int | float) else None}
+            told: dict[str, Any] = {"status": str(status.get("status")), "reason": None if reason is None else str(reason)}
+            told["seconds"] = float(spent) if isinstance(spent, int | float) else None
             rows.append({**{c: planned.get(c) for c in columns}, **told})
         return pd.DataFrame(rows, columns=columns)
 
