@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 from prunescope.results import load
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from prunescope.results.store import Run
 
 Part = tuple[str, str]  # ("criterion", "snip")
@@ -93,8 +95,8 @@ def _table(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _names(column: Iterable[Any]) -> list[str]:
-    return [name for name in dict.fromkeys(map(str, column)) if name]
+def _names(column: pd.Series) -> list[str]:
+    return [str(name) for name in column.unique() if str(name)]
 
 
 def cited(run: Run) -> tuple[list[tuple[Reference, list[Part]]], list[Part]]:
