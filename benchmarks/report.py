@@ -216,7 +216,7 @@ def report(row: dict[str, Any]) -> None:
 
 
 def told(value: Any) -> str:
-    return "" if value is None else value if isinstance(value, str) else f"{value:.3g}"
+    return "" if value is None else value if isinstance(value, str) else f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
 
 
 def page(rows: list[dict[str, Any]], points: int, options: argparse.Namespace) -> str:
@@ -238,7 +238,8 @@ def page(rows: list[dict[str, Any]], points: int, options: argparse.Namespace) -
             "",
             "The report holds everything (curves, tables, histograms, what the estimates cannot say), not the plane alone. It is",
             "thinned: more than 120 moments are shown as first, last and evenly between, fewer where there are many trials, and the page",
-            "says how many of how many. The second row gives Plotly the same moments and only the medians; the third every point.",
+            "says how many of how many. While the slider moves it draws the panels that are in sight, the others when the slider rests;",
+            "Plotly redraws all twenty. The second row gives Plotly the same moments and only the medians; the third every point.",
             "",
         ]
     )

@@ -80,7 +80,7 @@ def wrapped(title: str, columns: int) -> str:
 def fitted(size: tuple[float, float]) -> tuple[float, float]:
     """A figure's size in inches at the width asked for. Height shrinks by less than width: letters and legends do not shrink with it."""
     width = _WIDTH.get()
-    return size if width is None else (width, size[1] * min(1.6, width / size[0]) ** 0.6)
+    return size if width is None else (width, max(1.4, size[1] * min(1.6, width / size[0]) ** 0.6))
 
 
 def columns_of(count: int, most: int, least: float = 1.55) -> int:
@@ -257,7 +257,7 @@ def layer_bars(found: pd.DataFrame, known: pd.DataFrame) -> Any:
     """Share of each tensor that is exactly zero at the end (bar), and right after pruning (line) where that differs."""
     cells = list(dict.fromkeys(found["cell"]))
     layers = list(dict.fromkeys(found["layer"]))
-    figure, axes = grid(len(cells), (2.9, 0.5 + 0.24 * len(layers)), sharex=True, sharey=True)
+    figure, axes = grid(len(cells), (2.9, 0.85 + 0.24 * len(layers)), sharex=True, sharey=True)
     for axis, cell in zip(axes, cells, strict=True):
         mine = found[found["cell"] == cell]
         end = mine[mine["phase"] == "final"]

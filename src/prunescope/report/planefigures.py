@@ -231,23 +231,29 @@ def _top(values: list[Any], ceiling: float | None) -> tuple[float, float]:
 
 
 def convergence(lines: pd.DataFrame) -> Any:
-    """Values of the final networks against sample counts (bits, medians over the seeds): a row a quantity, a column an estimate."""
+    """Values of the final networks against sample counts (bits, medians over the seeds): a row a quantity, a column an estimate.
+
+    Where the page is too narrow for all estimates, those that are left come in further rows below.
+    """
     import matplotlib.pyplot as plt
     from matplotlib import ticker
 
     metrics, estimates = [m for m in SYMBOLS if (lines["metric"] == m).any()], list(dict.fromkeys(lines["estimate"]))
-    size = fitted((2.3 * len(estimates) + 0.6, 1.9 * len(metrics) + 0.6))
-    figure, axes = plt.subplots(len(metrics), len(estimates), figsize=size, squeeze=False, sharex=True)
+    columns = columns_of(len(estimates), len(estimates), 1.3)
+    rows = len(metrics) * math.ceil(len(estimates) / columns)
+    size = fitted((2.3 * columns + 0.6, 1.9 * rows + 0.6))
+    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, sharex=True)
     colours = styles(list(dict.fromkeys(lines["layer"])))
     for axis in axes.flat:
         axis.set_visible(False)
     for line in lines.to_dict("records"):
-        axis = axes[metrics.index(line["metric"]), estimates.index(line["estimate"])]
+        number = estimates.index(line["estimate"])
+        axis = axes[len(metrics) * (number // columns) + metrics.index(line["metric"]), number % columns]
         colour, dash, marker = colours[line["layer"]]
         axis.set_visible(True)
         look = {"color": colour, "linestyle": dash, "marker": marker, "markersize": 3.5, "linewidth": 1.2}
         axis.plot(line["n"], line["value"], label=line["layer"], **look)
-        axis.set(xscale="log", xlabel="samples", ylabel=f"{SYMBOLS[line['metric']]} [bits]", title=line["estimate"])
+        axis.set(xscale="log", xlabel="samples", ylabel=f"{SYMBOLS[line['metric']]} [bits]", title=wrapped(line["estimate"], columns))
     counts = sorted({n for found in lines["n"] for n in found})
     for axis in axes.flat:
         axis.tick_params(labelbottom=True)  # the panel below may be empty
