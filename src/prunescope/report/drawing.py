@@ -193,7 +193,7 @@ def legend(figure: Any, axes: Any) -> None:
     fitting = int(min(110, (21 if is_narrow() else 13) * figure.get_figwidth())) // (6 + max(map(len, named), default=1))
     columns = max(1, min(len(named), fitting))
     if _WIDTH.get() is not None:  # the panels keep their height
-        figure.set_figheight(figure.get_figheight() + 0.14 * math.ceil(len(named) / columns))
+        figure.set_figheight(figure.get_figheight() + (0.14 if is_narrow() else 0.2) * math.ceil(len(named) / columns))
     figure.legend(list(named.values()), list(named), loc="outside lower center", ncols=columns)
 
 
