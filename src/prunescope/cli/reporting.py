@@ -18,7 +18,7 @@ RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
 
 
 def compare(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN RUN...", help="Run folders; the first is what the others are compared with.")],
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="Run folders; the first is what the others are compared with.")],
     metrics: Annotated[list[str] | None, typer.Option("--metric", help="accuracy, loss, nonzero, mi_label, ...; may come again.")] = None,
     file: Annotated[Path | None, typer.Option("--out", help="A page (.html), tables (.md) or all numbers (.csv).")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the bootstrap.")] = 0,
