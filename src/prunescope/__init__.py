@@ -30,6 +30,10 @@ _HOMES = {
     "run": "prunescope.experiments.run",
     "plan": "prunescope.experiments.run",
     "load": "prunescope.results",
+    "compare": "prunescope.report.comparison",
+    "Comparison": "prunescope.report.comparison",
+    "figures": "prunescope.report.figures",
+    "cite": "prunescope.report.citation",
     "Estimate": "prunescope.types",
     "Dataset": "prunescope.types",
     "Split": "prunescope.types",
@@ -46,11 +50,15 @@ if TYPE_CHECKING:
     from prunescope.pruning import Masks, Pruner, prune
     from prunescope.pruning.compact import CompactReport, compact, load_compact, save_compact
     from prunescope.quantization import quantize
+    from prunescope.report.citation import cite
+    from prunescope.report.comparison import Comparison, compare
+    from prunescope.report.figures import figures
     from prunescope.results import load
     from prunescope.types import Dataset, Estimate, PrunescopeError, Split
 
 __all__ = [
     "CompactReport",
+    "Comparison",
     "Dataset",
     "Estimate",
     "InformationPlane",
@@ -60,9 +68,12 @@ __all__ = [
     "Split",
     "__version__",
     "bench",
+    "cite",
     "compact",
+    "compare",
     "entropy",
     "export_model",
+    "figures",
     "from_torch_prune",
     "load",
     "load_compact",

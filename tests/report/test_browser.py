@@ -2,11 +2,13 @@
 
 import shutil
 
+import numpy as np
 import pytest
-from fakerun import Made, make_run
+from fakerun import Made, make_run, write_run
 from test_html import HOSTILE
 
 from prunescope.report import write_report
+from prunescope.results import load
 
 playwright = pytest.importorskip("playwright.sync_api", reason="Playwright for Python is not installed (pip install playwright)")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -35,6 +37,19 @@ class Opened:
         self.page.wait_for_selector("html[data-ready=all]", state="attached")
         self.page.wait_for_timeout(150)  # the observers of widths draw after the next frame
 
+    def see(self, place):
+        """Scroll there and wait for what is drawn only in sight."""
+        self.page.evaluate("place => document.querySelector(place).scrollIntoView({block: 'center'})", place)
+        self.page.wait_for_timeout(150)
+
+    def settled(self):
+        """The planes once nothing is drawn any more: those out of sight follow when the slider rests."""
+        last, now = None, self.page.evaluate(DRAWN)
+        while now != last:
+            self.page.wait_for_timeout(300)
+            last, now = now, self.page.evaluate(DRAWN)
+        return now
+
     def quiet(self):
         return self.said == [] and len(self.asked) == 1
 
@@ -62,6 +77,7 @@ def test_opens_without_a_word_and_without_the_network(opened):
 
 def test_slider_moves_the_points_and_play_goes_on(opened):
     page = opened.page
+    opened.see("#plane .panels")
     before = page.evaluate(DRAWN)
     page.locator("#epoch").focus()
     page.keyboard.press("Home")
@@ -79,6 +95,7 @@ def test_slider_moves_the_points_and_play_goes_on(opened):
 def test_choices_change_what_is_shown(opened):
     page = opened.page
     section = page.locator("#plane")
+    opened.see("#plane .panels")
     before = page.evaluate(DRAWN)
     section.get_by_role("button", name="relu").click()
     relu = page.evaluate(DRAWN)
@@ -158,7 +175,7 @@ def test_every_figure_has_a_text_and_every_control_a_name(opened):
     )
     assert unnamed == 0
     for button in opened.page.locator("button").all():
-        assert button.inner_text().strip() or button.get_attribute("aria-label")
+        assert button.text_content().strip() or button.get_attribute("aria-label")
 
 
 def test_hostile_names_are_text(browser, tmp_path):
@@ -221,4 +238,73 @@ def test_estimates_side_by_side_and_their_settling(browser, tmp_path):
     settling.get_by_role("button", name="I(T;Y)").click()
     assert "still moving" not in settling.locator("tbody").inner_text()
     assert opened.quiet()
+    opened.context.close()
+
+
+def test_stepping_back_and_forth_gives_the_same_picture(opened):
+    """What is kept of earlier moments between steps is neither stale nor lost."""
+    page = opened.page
+    opened.see("#plane .panels")
+    page.locator("#epoch").focus()
+    for key in ("Home", *["ArrowRight"] * 5):
+        page.keyboard.press(key)
+    forward = opened.settled()
+    for key in ("End", *["ArrowLeft"] * 18):
+        page.keyboard.press(key)
+    assert page.locator("#moment").inner_text() == "epoch 5"
+    assert opened.settled() == forward
+    page.locator("#theme").click()
+    assert opened.settled() != forward
+    page.locator("#theme").click()
+    assert opened.settled() == forward
+
+
+def test_the_keyboard_reaches_everything_and_the_bar_follows(opened):
+    page = opened.page
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.textContent") == "Skip to the report"
+    reached = page.evaluate(
+        "() => [...document.querySelectorAll('button, select, input, summary, a, .scroll, pre')].filter(n => n.tabIndex < 0).length"
+    )
+    assert reached == 0
+    opened.see("#cite")
+    assert page.locator("#nav a[aria-current]").inner_text() in ("Cite", "Notes", "Caveats")
+    page.locator("#cite summary").focus()
+    page.keyboard.press("Enter")
+    page.locator("#cite").get_by_role("button", name="Select all").press("Enter")
+    chosen = page.evaluate("getSelection().toString()")
+    assert chosen.startswith("@software{prunescope,")
+    assert "@misc{shwartzziv2017," in chosen
+    assert opened.quiet()
+
+
+def test_overview_collapsed_runs_and_front(opened):
+    page = opened.page
+    topics = page.locator("dl.did dt").all_inner_texts()
+    assert topics == ["Compared", "Accuracy (tanh)", "Accuracy (relu)", "Size", "Information", "Chance"]
+    assert page.locator("dl.did strong").count() >= 6
+    assert page.locator("#collapsed tbody tr").count() >= 1
+    assert "non-zero parameters" in page.locator("#pareto h3").first.inner_text()
+
+
+def test_a_damaged_run_opens_and_says_what_is_missing(browser, tmp_path):
+    from safetensors.numpy import save_file
+
+    made = Made(variants={"baseline": ((None,), False), HOSTILE: ((0.5,), False)}, groups=("",), seeds=2, epochs=2, finetune=1)
+    folder = write_run(tmp_path / "run", made)
+    (folder / "trials" / "00001" / "records.parquet").write_bytes(b"PAR1 and no more")
+    kept = np.zeros((300, 400), dtype=np.uint8)
+    kept[:150] = 1
+    save_file({HOSTILE: kept}, folder / "trials" / "00100" / "masks.safetensors")
+    opened = Opened(browser, write_report(load(folder)), width=375)
+    page = opened.page
+    assert "00001/records.parquet: cannot be read" in page.locator(".box").inner_text()
+    assert page.locator("#failed tbody tr").count() == 1
+    assert "300 × 400, 60,000 of 120,000 kept; about 8 weights a pixel" in page.locator("#masks figure").inner_text()
+    assert page.locator("main img, main script").count() == 0
+    assert page.evaluate("document.documentElement.scrollWidth") <= 375
+    assert opened.quiet()
+    shade = "() => { const c = document.querySelector('#masks canvas'), g = c.getContext('2d');"
+    corner = page.evaluate(shade + " return [g.getImageData(2, 2, 1, 1).data[3], g.getImageData(2, c.height - 3, 1, 1).data[3]]; }")
+    assert corner == [255, 0], "kept rows in full ink, removed ones blank"
     opened.context.close()

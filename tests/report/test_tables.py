@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from fakerun import Made, make_run
 
-from prunescope.report import caveats, curves, overview, payload, planes, tables
+from prunescope.report import caveats, curves, overview, planes, tables, weights
 from prunescope.results import stats
 
 
@@ -148,7 +148,7 @@ def test_weights_that_grow_back_are_told(small_run):
 
 def test_histograms_leave_the_exact_zeros_out(run):
     known = tables.cells(run)
-    found = payload.histograms(run, known)
+    found = weights.histograms(run, known)
     mine = [h for h in found if known["label"][h["cell"]] == "magnitude + fine-tuning 90 %" and h["moment"] == "pruned"]
     assert mine
     for h in mine:
@@ -159,7 +159,7 @@ def test_histograms_leave_the_exact_zeros_out(run):
 @pytest.mark.parametrize("parameters", ["{}", "not json", '{"edges": [0, 1], "counts": ["a"]}', '{"edges": [0], "counts": [1, 2]}', "[]"])
 def test_damaged_histograms_are_left_out(small_run, parameters):
     small_run.records.loc[small_run.records["metric"] == "weight_histogram", "parameters"] = parameters
-    assert payload.histograms(small_run, tables.cells(small_run)) is None
+    assert weights.histograms(small_run, tables.cells(small_run)) is None
 
 
 def test_figures_show_the_middle_level_or_the_nearest_to_it(run):

@@ -18,6 +18,7 @@ from prunescope.cli.compacting import compact
 from prunescope.cli.information import mi
 from prunescope.cli.models import export_model
 from prunescope.cli.pruning import latency, prune, sensitivity
+from prunescope.cli.reporting import cite, compare, figures
 from prunescope.types import ConfigError, DataError, EstimateError, PrunescopeError
 
 app = typer.Typer(
@@ -36,6 +37,9 @@ app.command(name="latency")(latency)
 app.command(name="export-model")(export_model)
 app.command(name="bench")(bench)
 app.command(name="compact")(compact)
+app.command(name="compare")(compare)
+app.command(name="figures")(figures)
+app.command(name="cite")(cite)
 
 out = Console()
 DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Where data sets lie; before $PRUNESCOPE_DATA and the cache.")]

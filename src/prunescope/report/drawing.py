@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable, Sequence
+import textwrap
+from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
@@ -29,13 +32,72 @@ NAMES = {"nonzero": "non-zero parameters", "latency_ms": "latency [ms]"}
 SOFT = "#5b626c"
 
 
+_WIDTH: ContextVar[float | None] = ContextVar("width", default=None)  # inches of the page's column, where one was asked for
+NARROW = 5.0
+SMALL = {
+    "font.size": 7, "axes.titlesize": 7.5, "legend.fontsize": 6.5, "xtick.labelsize": 6.5, "ytick.labelsize": 6.5, "lines.linewidth": 1.1,
+    "axes.labelpad": 2, "xtick.major.size": 2.5, "ytick.major.size": 2.5, "savefig.dpi": 300,
+}  # fmt: skip
+
+
+def style(width: float | None) -> dict[str, Any]:
+    """matplotlib's settings for figures of a width in inches: in a narrow column letters as small as a paper's captions."""
+    if width is None:
+        return dict(STYLE)
+    return {**STYLE, "savefig.dpi": 300} if width >= NARROW else {**STYLE, **SMALL}
+
+
+@contextlib.contextmanager
+def page_width(width: float | None) -> Iterator[None]:
+    """Figures drawn inside are exactly `width` inches wide; None lets each take what its panels need."""
+    token = _WIDTH.set(width)
+    try:
+        yield
+    finally:
+        _WIDTH.reset(token)
+
+
+def is_narrow() -> bool:
+    """Whether the width asked for is that of a column rather than of a page."""
+    width = _WIDTH.get()
+    return width is not None and width < NARROW
+
+
+def marks(size: float) -> float:
+    """A marker's size in points: in a narrow column three fifths of what it is elsewhere."""
+    return 0.6 * size if is_narrow() else size
+
+
+def wrapped(title: str, columns: int) -> str:
+    """A panel's title in lines as wide as the panel, where a width was asked for."""
+    width = _WIDTH.get()
+    if width is None:
+        return title
+    a_line = int((13.5 if is_narrow() else 11.5) * (width - 0.5) / columns)  # bold letters an inch
+    return textwrap.fill(title.replace(" %", "\u00a0%"), max(10, a_line))
+
+
+def fitted(size: tuple[float, float]) -> tuple[float, float]:
+    """A figure's size in inches at the width asked for. Height shrinks by less than width: letters and legends do not shrink with it."""
+    width = _WIDTH.get()
+    return size if width is None else (width, max(1.4, size[1] * min(1.6, width / size[0]) ** 0.6))
+
+
+def columns_of(count: int, most: int, least: float = 1.55) -> int:
+    """Panels in a row: up to `most`, fewer where the page leaves each less than `least` inches."""
+    width = _WIDTH.get()
+    wanted = min(count, most)
+    return wanted if width is None else max(1, min(wanted, int(width / least)))
+
+
 def grid(count: int, each: tuple[float, float] = (2.9, 2.5), **options: Any) -> tuple[Any, list[Any]]:
-    """A figure and its `count` panels, three a row, each of the given size in inches."""
+    """A figure and its `count` panels, up to three a row, each of the given size in inches where no width was asked for."""
     import matplotlib.pyplot as plt
 
-    columns = min(count, 3 if count != 4 else 2)
+    columns = columns_of(count, 3 if count != 4 else 2)
     rows = math.ceil(count / columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(each[0] * columns + 0.5, each[1] * rows), squeeze=False, **options)
+    size = fitted((each[0] * columns + 0.5, each[1] * rows))
+    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, **options)
     flat = list(axes.flat)
     for empty in flat[count:]:
         empty.set_visible(False)
@@ -57,7 +119,7 @@ def gradients(found: Gradients, curves: list[GradientCurve], known: pd.DataFrame
     import matplotlib.pyplot as plt
 
     cells, names = list(dict.fromkeys(c.cell for c in curves)), [m for m in GRADIENT_NAMES if any(c.metric == m for c in curves)]
-    size = (3.1 * len(names) + 0.4, 2.1 * len(cells) + 0.6)
+    size = fitted((3.1 * len(names) + 0.4, 2.1 * len(cells) + 0.6))
     figure, axes = plt.subplots(len(cells), len(names), figsize=size, squeeze=False, sharex=True, sharey="col")
     colours = styles(found.layers)
     mark = "o" if len(found.epochs) < 2 else ""
@@ -105,7 +167,7 @@ def epochs(found: list[EpochCurve], known: pd.DataFrame, looks: Styles, timeline
     splits = list(dict.fromkeys(c.split for c in found))
     import matplotlib.pyplot as plt
 
-    size = (3.7 * len(metrics), 2.5 * len(splits) + 0.5)
+    size = fitted((3.7 * len(metrics), 2.5 * len(splits) + 0.5))
     figure, axes = plt.subplots(len(splits), len(metrics), figsize=size, squeeze=False, sharex=True, sharey="col")
     for curve in found:
         axis = axes[splits.index(curve.split), metrics.index(curve.metric)]
@@ -115,9 +177,10 @@ def epochs(found: list[EpochCurve], known: pd.DataFrame, looks: Styles, timeline
         axis.set(title=f"{curve.split} {curve.metric}")
     for axis in axes.flat:
         if timeline.finetuned:
-            axis.axvline(timeline.trained, color=SOFT, linestyle=(0, (2, 3)), linewidth=0.8)
+            look = {"color": SOFT, "linestyle": (0, (2, 3)), "linewidth": 0.8, "label": "pruning, then fine-tuning"}
+            axis.axvline(timeline.trained, **look)
     for axis in axes[-1]:
-        axis.set_xlabel("epoch (dashed: pruning, then fine-tuning)" if timeline.finetuned else "epoch")
+        axis.set_xlabel("epoch")
     legend(figure, axes)
     return figure
 
@@ -127,8 +190,11 @@ def legend(figure: Any, axes: Any) -> None:
     named: dict[str, Any] = {}
     for axis in np.ravel(axes):
         named |= {label: handle for handle, label in zip(*axis.get_legend_handles_labels(), strict=True) if label not in named}
-    fitting = int(min(110, 13 * figure.get_figwidth())) // (6 + max(map(len, named), default=1))
-    figure.legend(list(named.values()), list(named), loc="outside lower center", ncols=max(1, min(len(named), fitting)))
+    fitting = int(min(110, (21 if is_narrow() else 13) * figure.get_figwidth())) // (6 + max(map(len, named), default=1))
+    columns = max(1, min(len(named), fitting))
+    if _WIDTH.get() is not None:  # the panels keep their height
+        figure.set_figheight(figure.get_figheight() + (0.14 if is_narrow() else 0.2) * math.ceil(len(named) / columns))
+    figure.legend(list(named.values()), list(named), loc="outside lower center", ncols=columns)
 
 
 def against_sparsity(points: pd.DataFrame, known: pd.DataFrame, looks: Styles, plain: str | None) -> Any:
@@ -154,12 +220,13 @@ def _level_line(axis: Any, part: pd.DataFrame, variant: str, moment: str, looks:
         axis.axhline(part["mean"].iloc[0], color=colour, linestyle=dash, linewidth=1, label=variant)
         axis.axhspan(part["low"].iloc[0], part["high"].iloc[0], color=colour, alpha=0.1, linewidth=0)
     elif moment == "final":
-        axis.plot(part["x"], part["mean"], color=colour, marker=marker, markersize=4, linewidth=1.4, label=variant)
+        axis.plot(part["x"], part["mean"], color=colour, marker=marker, markersize=marks(4), linewidth=marks(1.4) + 0.2, label=variant)
         axis.vlines(part["x"], part["low"], part["high"], color=colour, linewidth=1.2)
         for x, values in zip(part["x"], part["values"], strict=True):
-            axis.plot([x] * len(values), values, ".", color=colour, markersize=2.5, alpha=0.4)
+            axis.plot([x] * len(values), values, ".", color=colour, markersize=marks(2.5), alpha=0.4)
     elif variant != plain:
-        axis.plot(part["x"], part["mean"], color=colour, linestyle=":", linewidth=1.2, label=f"{variant}, right after pruning")
+        axis.plot(part["x"], part["mean"], color=colour, linestyle=":", linewidth=marks(1.2) + 0.2)
+        axis.plot([], [], color=SOFT, linestyle=":", label="right after pruning")
 
 
 def histograms(found: list[dict[str, Any]], looks: Styles) -> Any:
@@ -167,17 +234,22 @@ def histograms(found: list[dict[str, Any]], looks: Styles) -> Any:
     names = {"initial": "at initialisation", **PHASES}
     moments = [m for m in names if any(h["moment"] == m for h in found)]
     figure, axes = grid(len(moments), (3.0, 2.5), sharex=True, sharey=True)
+    narrow = is_narrow()
     for axis, moment in zip(axes, moments, strict=True):
         for h in (h for h in found if h["moment"] == moment):
             widths = np.diff(h["edges"])
             density = np.asarray(h["counts"], float) / (h["n"] or 1) / np.where(widths > 0, widths, 1.0)
             colour, dash, _ = looks[h["layer"]]
-            label = f"{h['layer']} ({100 * h['zero']:.3g} % zero)"
-            axis.stairs(density, h["edges"], color=colour, linestyle=dash, linewidth=1.2, label=label)
+            label = h["layer"] if narrow else f"{h['layer']} ({100 * h['zero']:.3g} % zero)"
+            axis.stairs(density, h["edges"], color=colour, linestyle=dash, linewidth=0.7 if narrow else 1.2, label=label)
             axis.stairs(density, h["edges"], color=colour, alpha=0.12, fill=True)
         axis.set(title=names[moment], xlabel="weight (zeros left out)")
-        axis.legend(fontsize=6, loc="upper left", handlelength=1)
+        axis.tick_params(labelbottom=True)  # the panel below may be empty
+        if not narrow:
+            axis.legend(fontsize=6, loc="upper left", handlelength=1)
     axes[0].set_ylabel("density")
+    if narrow:
+        legend(figure, axes)
     return figure
 
 
@@ -185,7 +257,7 @@ def layer_bars(found: pd.DataFrame, known: pd.DataFrame) -> Any:
     """Share of each tensor that is exactly zero at the end (bar), and right after pruning (line) where that differs."""
     cells = list(dict.fromkeys(found["cell"]))
     layers = list(dict.fromkeys(found["layer"]))
-    figure, axes = grid(len(cells), (2.9, 0.5 + 0.24 * len(layers)), sharex=True, sharey=True)
+    figure, axes = grid(len(cells), (2.9, 0.85 + 0.24 * len(layers)), sharex=True, sharey=True)
     for axis, cell in zip(axes, cells, strict=True):
         mine = found[found["cell"] == cell]
         end = mine[mine["phase"] == "final"]
@@ -193,7 +265,7 @@ def layer_bars(found: pd.DataFrame, known: pd.DataFrame) -> Any:
         pruned = mine[mine["phase"] == "pruned"]
         look = {"color": PALETTE[1], "markersize": 9, "markeredgewidth": 1.8, "label": "right after pruning"}
         axis.plot(pruned["value"], [layers.index(v) for v in pruned["layer"]], "|", **look)
-        axis.set(title=known["label"][cell], yticks=range(len(layers)), yticklabels=layers, xlim=(0, 1))
+        axis.set(title=wrapped(known["label"][cell], columns_of(len(cells), 3)), yticks=range(len(layers)), yticklabels=layers, xlim=(0, 1))
         axis.grid(axis="y", visible=False)
     axes[0].invert_yaxis()
     for axis in axes[-3:]:

@@ -4,32 +4,89 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from prunescope.report import curves, drawing, pareto, payload, planefigures, tables
+from prunescope.registry import unknown
+from prunescope.report import curves, drawing, pareto, planefigures, tables, weights
 from prunescope.report.convergence import convergence
 from prunescope.report.gradients import gradient_curves
 from prunescope.report.planes import Planes
 from prunescope.report.planes import planes as information_planes
-from prunescope.results.store import write_beside
+from prunescope.results.store import load, write_beside
 from prunescope.types import ConfigError
 
 if TYPE_CHECKING:
     from prunescope.results.store import Run
 
 FORMATS = ("svg", "png", "pdf")
-Named = tuple[str, Any]
+Named = tuple[str, Callable[[], Any]]  # a file's name and what draws it
 
 
-def write_figures(run: Run, folder: Path | None = None, formats: Sequence[str] = ("svg", "png")) -> list[Path]:
+INCHES = {"in": 1.0, "cm": 1 / 2.54, "mm": 1 / 25.4, "pt": 1 / 72}
+WIDTHS = (1.5, 20.0)  # inches: below, labels lie on each other
+
+
+def figures(
+    run: Run | str | Path,
+    folder: str | Path | None = None,
+    *,
+    format: str | Sequence[str] = "pdf",
+    width: str | float | None = None,
+    only: Sequence[str] | None = None,
+) -> list[Path]:
+    """The paths of the figures written for a paper, in `folder` (default: figures/ in the run's folder).
+
+    format  pdf (fonts embedded as TrueType), svg (text as outlines) or png (300 dots an inch), or several of them
+    width   the exact width of each file, "3.25in", "8.2cm", "82mm", "234pt" or inches as a number; None: as wide as the panels need
+    only    names or their beginnings, such as "plane" or "sparsity"; None: all that `figure_names` lists
+    Raises ConfigError for an unknown format, width or name.
+    """
+    opened = load(run) if isinstance(run, str | Path) else run
+    formats = (format,) if isinstance(format, str) else tuple(format)
+    inches = None if width is None else in_inches(width)
+    names = figure_names(opened)
+    for wanted in only or ():
+        if not any(_is(name, wanted) for name in names):
+            raise ConfigError(unknown("figure", wanted, names or ["none: nothing was recorded that a figure shows"]))
+    return write_figures(opened, None if folder is None else Path(folder), formats, width=inches, only=only)
+
+
+def figure_names(run: Run) -> list[str]:
+    """The names of all figures that a run's records have something for, in the order of the page."""
+    return [name for name, _ in _figures(run)]
+
+
+def in_inches(width: str | float) -> float:
+    """A width in inches.
+
+    >>> in_inches("3.25in"), round(in_inches("82mm"), 2), in_inches(7)
+    (3.25, 3.23, 7.0)
+    """
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(in|cm|mm|pt)?\s*", str(width))
+    inches = float(found[1]) * INCHES[found[2] or "in"] if found else 0.0
+    if not WIDTHS[0] <= inches <= WIDTHS[1]:
+        raise ConfigError(f"width {width!r}: expected {WIDTHS[0]:g} to {WIDTHS[1]:g} inches, such as 3.25in, 8.2cm, 82mm or 234pt")
+    return inches
+
+
+def write_figures(
+    run: Run,
+    folder: Path | None = None,
+    formats: Sequence[str] = ("svg", "png"),
+    *,
+    width: float | None = None,
+    only: Sequence[str] | None = None,
+) -> list[Path]:
     """The paths written, in `folder` (default: figures/ in the run's folder): planes, estimators, information, curves and others.
 
     Figures against epochs and of layers show one sparsity a variant (the middle level); the page has all of them.
     A figure whose records are missing is left out. `formats` are any of svg, png, pdf; names from the run are drawn as plain text.
+    `width` in inches is each file's exact width; `only` names figures or their kinds.
     """
     if wrong := [f for f in formats if f not in FORMATS]:
         raise ConfigError(f"figure format {wrong[0]!r}: expected any of {', '.join(FORMATS)}")
@@ -40,13 +97,20 @@ def write_figures(run: Run, folder: Path | None = None, formats: Sequence[str] =
 
     target = Path(folder) if folder is not None else run.folder / "figures"
     written = []
-    with plt.rc_context(drawing.STYLE):  # type: ignore[arg-type, unused-ignore]
-        for name, figure in _figures(run):
+    with plt.rc_context(drawing.style(width)), drawing.page_width(width):  # type: ignore[arg-type, unused-ignore]
+        for name, draw in _figures(run):
+            if only and not any(_is(name, wanted) for wanted in only):
+                continue
+            figure = draw()
             figure.draw_without_rendering()  # lays out once; each format would do it again
             figure.set_layout_engine("none")
             written += [_save(figure, target / f"{name}.{suffix}") for suffix in formats]
             plt.close(figure)
     return written
+
+
+def _is(name: str, wanted: str) -> bool:
+    return name == wanted or name.startswith(f"{wanted}-")
 
 
 def _save(figure: Any, path: Path) -> Path:
@@ -88,15 +152,15 @@ def _plane_figures(found: Planes, known: pd.DataFrame, shown: list[int]) -> Iter
         for e, estimate in enumerate(found.estimates):
             panels = [planefigures.panel(known["label"][c], found, e, cell == c) for c in measured[e]]
             if panels:
-                yield slug("plane", group, estimate["label"]), planefigures.planes(found, panels)
+                yield slug("plane", group, estimate["label"]), partial(planefigures.planes, found, panels)
                 if len(found.moments) > 1:
-                    yield slug("information", group, estimate["label"]), planefigures.information(found, panels)
+                    yield slug("information", group, estimate["label"]), partial(planefigures.information, found, panels)
         for c in cells:
             having = [e for e in range(len(found.estimates)) if c in measured[e]]
             if len(having) > 1:
                 panels = [planefigures.panel(found.estimates[e]["label"], found, e, cell == c) for e in having]
                 name = slug("estimators", group, known["label"][c] if len(cells) > 1 else "")
-                yield name, planefigures.planes(found, panels)
+                yield name, partial(planefigures.planes, found, panels)
 
 
 def _convergence_figures(run: Run, known: pd.DataFrame, shown: list[int]) -> Iterator[Named]:
@@ -106,7 +170,8 @@ def _convergence_figures(run: Run, known: pd.DataFrame, shown: list[int]) -> Ite
     for c in shown:
         mine = found[found["cell"] == c]
         if len(mine):
-            yield slug("convergence", known["group"][c], known["label"][c] if len(shown) > 1 else ""), planefigures.convergence(mine)
+            name = slug("convergence", known["group"][c], known["label"][c] if len(shown) > 1 else "")
+            yield name, partial(planefigures.convergence, mine)
 
 
 def _epoch_figures(run: Run, known: pd.DataFrame, shown: list[int]) -> Iterator[Named]:
@@ -127,7 +192,7 @@ def _by_group(name: str, found: list[Any], known: pd.DataFrame, draw: Callable[[
     for group in dict.fromkeys(known["group"]):
         mine = [f for f in found if known["group"][f["cell"] if isinstance(f, dict) else f.cell] == group]
         if mine:
-            yield slug(name, group), draw(mine)
+            yield slug(name, group), partial(draw, mine)
 
 
 def _sparsity_figures(run: Run, known: pd.DataFrame) -> Iterator[Named]:
@@ -149,11 +214,11 @@ def _pareto_figures(run: Run, known: pd.DataFrame) -> Iterator[Named]:
 
 
 def _histogram_figures(run: Run, known: pd.DataFrame, shown: list[int]) -> Iterator[Named]:
-    found = payload.histograms(run, known) or []
+    found = weights.histograms(run, known) or []
     for cell in [c for c in shown if any(h["cell"] == c for h in found)]:
         mine = [h for h in found if h["cell"] == cell]
         styles = drawing.styles([h["layer"] for h in mine])
-        yield slug("weights", known["group"][cell], known["label"][cell]), drawing.histograms(mine, styles)
+        yield slug("weights", known["group"][cell], known["label"][cell]), partial(drawing.histograms, mine, styles)
 
 
 def _layer_figures(run: Run, known: pd.DataFrame, shown: list[int]) -> Iterator[Named]:

@@ -65,7 +65,11 @@ def gradient_curves(run: Run) -> Gradients | None:
 
 
 def _curve(where: Any, part: pd.DataFrame, epochs: Floats) -> GradientCurve:
-    values = part.pivot_table(index="seed", columns="epoch", values="value", aggfunc="last").reindex(columns=epochs).to_numpy(float)
+    seeds, row = np.unique(part["seed"], return_inverse=True)
+    column = np.searchsorted(epochs, part["epoch"]).clip(max=len(epochs) - 1)
+    kept = epochs[column] == part["epoch"].to_numpy()
+    values = np.full((len(seeds), len(epochs)), np.nan)  # filled in the order of the records: of a measure taken again the last counts
+    values[row[kept], column[kept]] = part["value"].to_numpy(float)[kept]
     known = np.isfinite(values)
     low, high = np.where(known, values, np.inf).min(axis=0), np.where(known, values, -np.inf).max(axis=0)
     alive = known.any(axis=0)

@@ -34,8 +34,9 @@ def page(data: Payload) -> str:
     """The HTML text. The policy allows our own style and script by their hashes and nothing else to run or to load."""
     style, script = asset("page.css"), '"use strict";\n(() => {\n' + "\n".join(asset(name) for name in SCRIPTS) + "\n})();\n"
     title = str(data["about"].get("title") or data["about"].get("name") or "run")
+    ours = f"style-src '{content_hash(style)}'; script-src '{content_hash(script)}'"
     parts = {
-        "policy": f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; base-uri 'none'; form-action 'none'",
+        "policy": f"default-src 'none'; {ours}; base-uri 'none'; form-action 'none'",
         "title": html.escape(f"{title} · prunescope"),
         "style": style,
         "data": embedded(data),
@@ -64,5 +65,6 @@ def asset(name: str) -> str:
     return resources.files("prunescope.report").joinpath(name).read_text(encoding="utf-8")
 
 
-def _hash(text: str) -> str:
+def content_hash(text: str) -> str:
+    """The hash by which a page's policy allows one inline style or script and no other."""
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

@@ -39,7 +39,7 @@ function planeSection(state, controls, keys) {
   const tell = (m) => { if (details.open) values.replaceChildren(planeValues(panels, m, state.mode)); };
   const build = () => {
     const found = state.panels(), side = state.mode === "estimators";
-    panels.forEach((p) => widths.unobserve(p.node));
+    panels.forEach((p) => { widths.unobserve(p.node); inView.unobserve(p.canvas); });
     const domains = planeDomains(found);
     panels = found.map((p, i) => new PlanePanel({ ...p, marks: side ? estimateMarks(p.about, domains[i].own) : [] }, domains[i], describe(p.data)));
     panels.forEach((p) => { p.now = bar.value(); });
@@ -49,7 +49,7 @@ function planeSection(state, controls, keys) {
     tell(bar.value());
   };
   state.listeners.push(build);
-  redraws.push(() => panels.forEach((p) => p.draw()));
+  redraws.push(() => panels.forEach((p) => p.repaint()));
   build();
   bar.set(MOMENTS.length - 1);
   return [lead, controls, keys, MOMENTS.length > 1 ? bar.node : null, holder, details, refusedTable()];
@@ -122,7 +122,7 @@ function informationChart(panel, key, name, domain, top, label, layers, x, train
   });
   return lineChart({
     title: `${panel.title}${panel.about.not_shannon ? " (not Shannon's)" : ""}${own ? " (axis of its own)" : ""}`, height: 220, lines,
-    rules: [...(known(top) ? [{ y: top, label }] : []), ...pruningRule(x, trained)], aria: `${name} against epochs, ${panel.title}, ${panel.cell.name}`,
+    rules: [...(known(top) ? [{ y: top, label }] : []), ...(panel.data.layers.some(({ l }) => x.some((v, i) => v > trained && known(panel.data.x[l][i]))) ? pruningRule(x, trained) : [])], aria: `${name} against epochs, ${panel.title}, ${panel.cell.name}`,
     x: { ...epochAxis(x, trained) }, y: { kind: "linear", domain, name, format: short, tell: (v) => fixed(v, 3) },
   });
 }

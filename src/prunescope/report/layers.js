@@ -95,11 +95,11 @@ const sameBars = (rows, p, q) => rows.filter((r) => r.phase === p).every((r) => 
 function sparsityBars(cell, rows, shown) {
   const layers = unique(rows.map((r) => r.layer));
   const styles = shown.map((p, i) => ({ phase: p, opacity: shown.length > 1 && i < shown.length - 1 ? 0.45 : 1 }));
-  const told = (r) => `${percent(r.value)}${known(r.n) ? ` = ${grouped(r.value * r.n)} of ${grouped(r.n)}` : ""}`;
+  const full = (r) => `${percent(r.value)}${known(r.n) ? ` = ${grouped(r.value * r.n)} of ${grouped(r.n)}` : ""}`;
   const aria = `Sparsity per layer of ${cell.name}: ${rows.filter((r) => r.phase === shown.at(-1)).map((r) => `${r.layer} ${percent(r.value)}`).join(", ")}`;
   const figure = el("figure");
   responsive(figure, (width) => {
-    const step = 18 + 15 * styles.length + 8, height = layers.length * step + 26, w = width - 160 > 180 ? width - 160 : width - 130;
+    const step = 18 + 15 * styles.length + 8, height = layers.length * step + 26, told = width > 500 ? full : (r) => percent(r.value), w = width - 14 - 6.7 * Math.max(...rows.map((r) => told(r).length));
     const root = svg("svg", { class: "chart", viewBox: `0 0 ${width} ${height}`, width, height, role: "img", "aria-label": aria });
     layers.forEach((layer, i) => {
       const top = i * step;
@@ -109,7 +109,7 @@ function sparsityBars(cell, rows, shown) {
         if (!row) return;
         root.append(svg("rect", { x: 0, y, width: w, height: 11, fill: "var(--grid)", rx: 2 }),
           svg("rect", { x: 0, y, width: Math.max(0, Math.min(1, row.value)) * w, height: 11, fill: "var(--c0)", opacity: style.opacity, rx: 2 }),
-          svg("text", { x: w + 8, y: y + 10, text: width > 500 ? told(row) : percent(row.value) }));
+          svg("text", { x: w + 8, y: y + 10, text: told(row) }));
       });
     });
     if (known(cell.sparsity)) {
@@ -119,30 +119,43 @@ function sparsityBars(cell, rows, shown) {
     figure.replaceChildren(root);
   });
   const key = styles.length > 1 ? `Pale: ${styles.slice(0, -1).map((s) => MOMENT_NAMES[s.phase]).join(", ")}; full: ${MOMENT_NAMES[styles.at(-1).phase]}. Where the two differ, pruned weights came back.` : `Share of each tensor that is exactly zero ${MOMENT_NAMES[shown[0]]}, mean over the seeds.`;
-  return [el("p", { class: "note", text: key }), figure];
+  return [el("p", { class: "note", text: key }), figure, layerTable(cell, rows, layers, shown)];
+}
+function layerTable(cell, rows, layers, shown) {
+  const at = (layer, phase) => rows.find((r) => r.layer === layer && r.phase === phase);
+  const last = shown.at(-1), heads = [{ key: "layer", label: "Layer", text: true, wide: true }, { key: "n", label: "Weights", show: grouped },
+    ...shown.map((p) => ({ key: p, label: `Zero ${MOMENT_NAMES[p]}`, show: (v) => percent(v, 2) })), { key: "kept", label: "Kept", show: grouped }];
+  const told = layers.map((layer) => ({ layer, n: at(layer, last)?.n, kept: known(at(layer, last)?.n) ? (1 - at(layer, last).value) * at(layer, last).n : null,
+    ...Object.fromEntries(shown.map((p) => [p, at(layer, p)?.value])) }));
+  return el("details", {}, el("summary", { text: "The layers as a table" }), sortable(heads, told, { label: `Layers of ${cell.name}` }));
 }
 
 // --- masks -----------------------------------------------------------------------------------------------------
 function maskSection() {
-  const holder = el("div", { class: "panels masks" });
+  const holder = el("div", { class: "panels masks" }), coarse = DATA.masks.some((m) => m.grid);
   const paint = () => holder.replaceChildren(...DATA.masks.filter((m) => m.cell === chooser.now().index).map(maskPicture));
   const chooser = cellPicker(unique(DATA.masks.map((m) => m.cell)), paint);
   redraws.push(paint);
   paint();
-  return [el("p", { class: "lead", text: `Kept weights dark, removed ones blank; a row is a unit's incoming weights (seed ${unique(DATA.masks.map((m) => m.seed)).join(", ")}).` }), el("div", { class: "controls" }, chooser.node), holder];
+  const lead = `What is kept is drawn in ink, what is removed is blank; a row is a unit's incoming weights (seed ${unique(DATA.masks.map((m) => m.seed)).join(", ")}).`;
+  return [el("p", { class: "lead", text: lead + (coarse ? " Large layers are thinned: a pixel is a block of weights, its shade the share kept; blank means none of the block, full ink all of it." : "") }),
+    el("div", { class: "controls" }, chooser.node), holder];
 }
 function maskPicture(mask) {
-  const [rows, columns] = mask.shape, bits = atob(mask.kept), zoom = Math.max(1, Math.min(8, Math.floor(320 / columns), Math.floor(240 / rows)));
+  const [rows, columns] = mask.grid || mask.shape, bits = atob(mask.grid ? mask.shades : mask.kept), zoom = Math.max(1, Math.min(8, Math.floor(340 / columns), Math.floor(240 / rows)));
   const canvas = el("canvas", { width: columns * zoom, height: rows * zoom, role: "img" });
   const g = canvas.getContext("2d");
-  let kept = 0;
+  let kept = mask.count ?? 0;
   g.fillStyle = PAINT.ink;
   for (let i = 0; i < rows * columns; i++) {
-    if (!((bits.charCodeAt(i >> 3) >> (7 - (i & 7))) & 1)) continue;
-    kept++;
+    const share = mask.grid ? ((bits.charCodeAt(i >> 1) >> (i & 1 ? 0 : 4)) & 15) / 15 : (bits.charCodeAt(i >> 3) >> (7 - (i & 7))) & 1;
+    if (!share) continue;
+    if (!mask.grid) kept++;
+    g.globalAlpha = share;
     g.fillRect((i % columns) * zoom, Math.floor(i / columns) * zoom, zoom, zoom);
   }
-  const told = `${grouped(kept)} of ${grouped(rows * columns)} kept`;
-  canvas.setAttribute("aria-label", `Mask of ${mask.layer}, ${rows} by ${columns}: ${told}`);
-  return el("figure", {}, el("h3", { text: mask.layer }), canvas, el("p", { class: "note", text: `${rows} × ${columns}, ${told}` }));
+  const [high, wide] = mask.shape, told = `${grouped(kept)} of ${grouped(high * wide)} kept`, block = Math.round(high / rows * wide / columns);
+  canvas.setAttribute("aria-label", `Mask of ${mask.layer}, ${high} by ${wide}: ${told}`);
+  return el("figure", {}, el("h3", { text: mask.layer }), canvas,
+    el("p", { class: "note", text: `${high} × ${wide}, ${told}${mask.grid && block > 1 ? `; about ${block} weights a pixel` : ""}` }));
 }

@@ -8,6 +8,8 @@ import numpy as np
 import pandas as pd
 
 from prunescope.report import tables
+from prunescope.report.numbers import size
+from prunescope.report.pareto import STAGES, pareto
 from prunescope.report.planes import Planes
 from prunescope.results import stats
 
@@ -19,18 +21,15 @@ Line = tuple[str, str]
 
 
 def overview(run: Run, table: pd.DataFrame, planes: Planes | None) -> list[Line]:
-    """(topic, sentence) pairs: what was compared, accuracy, size, information, collapsed runs, zeros that came back."""
-    lines = [("Compared", _compared(run, table))]
+    """(topic, sentences) lines, one a topic: what was compared, accuracy, size and speed, information, collapsed runs, zeros come back."""
+    told: list[tuple[str, list[str]]] = [("Compared", [_compared(run, table)])]
     measured = table[table["accuracy"].notna()]
     for group, part in measured.groupby("group", sort=False):
-        topic = f"Accuracy ({group!s})" if group else "Accuracy"
-        lines += [(topic, sentence) for sentence in _accuracy(run, part)]
-    lines += [("Size", sentence) for sentence in _size(run, measured)]
-    if planes is not None:
-        lines += [("Information", sentence) for sentence in _information(run, planes)]
-    lines += [("Chance", sentence) for sentence in _chance(table)]
-    lines += [("Zeros", sentence) for sentence in _regrowth(run)]
-    return lines
+        told.append((f"Accuracy ({group!s})" if group else "Accuracy", _accuracy(run, part)))
+    told.append(("Size", [*_size(run, measured), *_deployed(run, measured), *_speed(measured)]))
+    told.append(("Information", [] if planes is None else _information(run, planes)))
+    told += [("Chance", _chance(table)), ("Zeros", _regrowth(run))]
+    return [(topic, " ".join(sentences)) for topic, sentences in told if sentences]
 
 
 def _compared(run: Run, table: pd.DataFrame) -> str:
@@ -42,7 +41,17 @@ def _compared(run: Run, table: pd.DataFrame) -> str:
     crossed = f" for each of {', '.join(groups)}" if len(groups) > 1 else ""
     failed = f"; {counted(lost, 'trial')} without results (listed below)" if lost else ""
     settings = counted(len(table.drop_duplicates(["variant", "sparsity"])), "setting")
-    return f"{counted(variants, 'variant')} at {settings}{crossed}, {each} each: {counted(done, 'finished trial')}{failed}."
+    return f"{counted(variants, 'variant')} at {settings}{crossed}, {each} each: {counted(done, 'finished trial')}{failed}. {_trust(seeds)}"
+
+
+def _trust(seeds: pd.Series) -> str:
+    """What the brackets are, and what so few seeds allow."""
+    most = int(seeds.max()) if len(seeds) else 0
+    if most < 2:
+        return "One seed allows no interval."
+    brackets = "Brackets: 95 % intervals of the mean over seeds"
+    few = f", which from so few hold the truth at most {100 * (1 - 2.0 ** (1 - most)):.0f} % of the time"
+    return f"{brackets}{few if most < 5 else ''}."
 
 
 def counted(n: int, noun: str) -> str:
@@ -56,7 +65,7 @@ def counted(n: int, noun: str) -> str:
 
 def interval(row: pd.Series, name: str, scale: float = 100.0, digits: int = 1) -> str:
     """" [low, high]" of a summary column, or nothing where a single seed allows none."""
-    low, high = row[f"{name}_low"] * scale, row[f"{name}_high"] * scale
+    low, high = (round(row[f"{name}_{end}"] * scale, digits) + 0.0 for end in ("low", "high"))  # + 0.0: never a negative zero
     return "" if np.isnan(low) else f" [{low:.{digits}f}, {high:.{digits}f}]".replace("-", "−")
 
 
@@ -71,11 +80,8 @@ def _accuracy(run: Run, part: pd.DataFrame) -> list[str]:
     sentences = []
     if len(whole):
         row = whole.iloc[0]
-        seeds = counted(int(row["seeds"]), "seed") if pd.notna(row["seeds"]) else "the seeds"
-        how = f"mean of {seeds}, 95 % interval" if pd.notna(row["accuracy_low"]) else "one seed, so no interval"
-        if 1 < row["seeds"] < 5:
-            how += f", which from so few holds the truth at most {100 * (1 - 2.0 ** (1 - row['seeds'])):.0f} % of the time"
-        sentences.append(f"On the test set “{row['label']}” reaches {100 * row['accuracy']:.1f} %{interval(row, 'accuracy')} ({how}).")
+        single = " (one seed)" if row["seeds"] == 1 else ""
+        sentences.append(f"“{row['label']}” reaches {100 * row['accuracy']:.1f} %{interval(row, 'accuracy')} on the test set{single}.")
     compared = part[part["difference"].notna() & (part["reached"].fillna(part["sparsity"]) > 0)]
     if len(compared):
         sentences.append(_cost(compared))
@@ -88,7 +94,7 @@ def _cost(compared: pd.DataFrame) -> str:
     if len(sure):
         best = _row(sure, sure["reached"].fillna(sure["sparsity"]).argmax())
         sparsity = best["reached"] if pd.notna(best["reached"]) else best["sparsity"]
-        first = f"Within one point of it with most removed: “{best['label']}”, {100 * sparsity:.1f} % gone, {points(best)}"
+        first = f"Within one point of it for certain, most is removed by “{best['label']}”: {100 * sparsity:.1f} % gone, {points(best)}"
     else:
         best = _row(compared, compared["difference"].argmax())
         first = f"No pruned setting is within one point of it for certain; closest is “{best['label']}” at {points(best)}"
@@ -116,16 +122,35 @@ def _size(run: Run, table: pd.DataFrame) -> list[str]:
     return [text + "."]
 
 
-def size(count: float) -> str:
-    """Bytes in a readable decimal unit.
+def _deployed(run: Run, table: pd.DataFrame) -> list[str]:
+    """What the stages behind pruning save: the smallest file of those whose mean accuracy stays within one point of the reference's."""
+    points, name = pareto(run), tables.baseline(run)
+    whole = table[(table["variant"] == name) if name else (table["sparsity"] == 0)]
+    if points is None or whole.empty or whole["bytes"].isna().all() or table["group"].nunique() > 1:
+        return []  # several groups have a reference each: their table says it
+    later = points[(points["cost"] == "bytes") & (points["stage"] != "final")]
+    later = later[later["mean"] >= float(whole["accuracy"].iloc[0]) - NEAR]
+    if later.empty:
+        return []
+    best, dense = _row(later, later["x"].argmin()), float(whole["bytes"].iloc[0])
+    label, stage = tables.cells(run)["label"].iloc[int(best["cell"])], STAGES[best["stage"]]
+    return [
+        f"Smallest within one point of it, by means: “{label}”, {stage}, at {size(best['x'])} ({dense / best['x']:.1f} times less) and "
+        f"{100 * best['mean']:.1f} %."
+    ]
 
-    >>> size(7880), size(2.4e6)
-    ('7.88 kB', '2.4 MB')
-    """
-    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if count >= scale:
-            return f"{count / scale:.3g} {unit}"
-    return f"{count:.0f} bytes"
+
+def _speed(table: pd.DataFrame) -> list[str]:
+    """Latency where it was measured: of the dense network and of the fastest setting, without a claim where the two are close."""
+    timed = table[table["latency_ms"].notna() & table["nonzero"].notna()]
+    if len(timed) < 2:
+        return []
+    slow, fast = _row(timed, timed["nonzero"].argmax()), _row(timed, timed["latency_ms"].argmin())
+    ratio = slow["latency_ms"] / fast["latency_ms"]
+    if ratio < 1.1:
+        return [f"With zeros in place no setting is more than a tenth faster than the {slow['latency_ms']:.3g} ms of “{slow['label']}”."]
+    ends = [f"{row['latency_ms']:.3g} ms for “{row['label']}”" for row in (slow, fast)]
+    return [f"Latency: {', '.join(ends)} ({ratio:.1f} times)."]
 
 
 def _information(run: Run, planes: Planes) -> list[str]:

@@ -1,4 +1,4 @@
-"""What accuracy costs: test accuracy against bytes and latency for each setting at each stage, and which of them nothing beats in both."""
+"""What accuracy costs: test accuracy against non-zeros, bytes and latency of each setting at each stage, and what nothing beats in both."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from prunescope.report import drawing, overview, tables
+from prunescope.report import drawing, tables
+from prunescope.report.numbers import size
 from prunescope.results import stats
 
 if TYPE_CHECKING:
     from prunescope.results.store import Run
 
 STAGES = {"final": "as trained", "compacted": "compacted", "quantised": "int8"}  # phases of the records, in the order they are made
-COSTS = {"bytes": "size of the parameters", "latency_ms": "latency [ms]"}
+COSTS = {"nonzero": "non-zero parameters", "bytes": "size of the parameters", "latency_ms": "latency [ms]"}
 MARKERS = {"final": "o", "compacted": "s", "quantised": "^"}
 COLUMNS = ["cell", "cost", "stage", "x", "mean", "low", "high", "n", "front"]
 
@@ -23,14 +24,15 @@ def pareto(run: Run) -> pd.DataFrame | None:
     """Points of each cell, cost and stage: cell, cost, stage, x (the cost's mean), mean, low, high of test accuracy, n seeds, front.
 
     `front` is True where no other point of the same group and cost has at least that accuracy for at most that cost, and more or less of
-    one. None for runs without a stage beyond training.
+    one. Bytes and latency are told where a stage beyond training was measured (before, zeros in place change neither), non-zeros where
+    they vary. None for runs with neither.
     """
     whole = run.records[(run.records["layer"] == "") & run.records["phase"].isin(STAGES)]
-    if not whole["phase"].isin([s for s in STAGES if s != "final"]).any():
-        return None
     known = tables.cells(run)
-    measured = [c for c in COSTS if (whole.loc[whole["metric"] == c, "phase"] != "final").any()]
-    found = [frame for cost in measured for stage in STAGES if (frame := _points(whole, cost, stage, known)) is not None]
+    kept = whole.loc[(whole["metric"] == "nonzero") & (whole["phase"] == "final"), "value"]
+    measured = ["nonzero"] if kept.nunique() > 1 else []
+    measured += [c for c in COSTS if c != "nonzero" and (whole.loc[whole["metric"] == c, "phase"] != "final").any()]
+    found = [frame for cost in measured for stage in _stages(cost) if (frame := _points(whole, cost, stage, known)) is not None]
     if not found:
         return None
     points = pd.concat(found, ignore_index=True)
@@ -39,6 +41,10 @@ def pareto(run: Run) -> pd.DataFrame | None:
     for _, part in points.groupby([group, points["cost"]], sort=False):
         points.loc[part.index, "front"] = undominated(part["x"].to_numpy(float), part["mean"].to_numpy(float))
     return points[COLUMNS]
+
+
+def _stages(cost: str) -> list[str]:
+    return ["final"] if cost == "nonzero" else list(STAGES)  # later stages have the same zeros, removed or stored as int8
 
 
 def _points(whole: pd.DataFrame, cost: str, stage: str, known: pd.DataFrame) -> pd.DataFrame | None:
@@ -89,12 +95,12 @@ def figure(points: pd.DataFrame, known: pd.DataFrame, looks: drawing.Styles) -> 
             if np.isfinite(row["low"]):
                 axis.vlines(x, row["low"], row["high"], color=colour, linewidth=1, alpha=0.5)
             label = variant if row["stage"] == "final" else None
-            axis.plot(x, mean, MARKERS[row["stage"]], color=colour, markersize=5 if row["front"] else 3.5, label=label)
+            axis.plot(x, mean, MARKERS[row["stage"]], color=colour, markersize=drawing.marks(5 if row["front"] else 3.5), label=label)
         axis.plot(*steps(mine[mine["front"]]), color=drawing.SOFT, linewidth=1.2, linestyle="--", label="front", zorder=0)
-        drawing.logarithmic_x(axis, overview.size if cost == "bytes" else "{:g}".format)
-        axis.set(xlabel=COSTS[cost], title=f"test accuracy against {COSTS[cost].partition(' [')[0]}")
+        drawing.logarithmic_x(axis, {"bytes": size, "nonzero": "{:,.0f}".format}.get(cost, "{:g}".format))
+        axis.set(xlabel=COSTS[cost], title=drawing.wrapped(f"test accuracy against {COSTS[cost].partition(' [')[0]}", len(costs)))
     for stage, name in STAGES.items():
-        if (points["stage"] == stage).any():
+        if (points["stage"] == stage).any() and points["stage"].nunique() > 1:
             axes[0].plot([], [], MARKERS[stage], color=drawing.SOFT, markersize=4, label=name)
     drawing.legend(made, axes)
     return made

@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
-import math
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from prunescope.report import curves, tables
+from prunescope.report import citation, curves, tables
 from prunescope.report.caveats import caveats
 from prunescope.report.convergence import MEANING, STILL, convergence
-from prunescope.report.estimates import parameters
 from prunescope.report.gradients import gradient_curves
+from prunescope.report.numbers import number, numbers
 from prunescope.report.overview import overview
 from prunescope.report.pareto import pareto
 from prunescope.report.planes import Planes, planes
+from prunescope.report.weights import histograms, mask_pictures
 from prunescope.results import stats
 
 if TYPE_CHECKING:
     from prunescope.results.store import Run
 
 Payload = dict[str, Any]
-MOST_MASK_BYTES = 200_000
-MOST_HISTOGRAM_NUMBERS = 120_000
 MOST_REFUSED = 200
 ABOUT = ("name", "title", "question", "notes", "faults", "data_notes", "versions", "command", "baseline", "created", "machine", "toml")
 
@@ -37,15 +32,17 @@ def payload(run: Run) -> Payload:
     found = planes(run.records)
     known = tables.cells(run)
     settling = convergence(run)
+    masks, unread = mask_pictures(run, known)
     return {
         "about": {key: run.experiment.get(key) for key in ABOUT},
-        "problems": [str(p) for p in run.problems],
+        "problems": [str(p) for p in [*run.problems, *unread]],
         "pruned": bool((table["reached"] > 0).any()),
         "overview": [list(line) for line in overview(run, table, found)],
         "caveats": caveats(run, table, found, settling),
         "cells": _cells(run, known),
         "summary": _summary(table),
         "unfinished": _records(tables.unfinished(run)),
+        "collapsed": _collapsed(run, known),
         "plane": None if found is None else _plane(found, known),
         "convergence": _convergence(settling),
         "epochs": _epochs(run),
@@ -54,27 +51,10 @@ def payload(run: Run) -> Payload:
         "pareto": _pareto(run),
         "histograms": histograms(run, known),
         "layers": _layers(run, known),
-        "masks": _masks(run, known),
+        "masks": masks or None,
+        "citation": _citation(run),
         "seconds": number(tables.seconds(run)),
     }
-
-
-def number(value: float) -> float | int | None:
-    """A number with five significant digits for JSON; None where it is not finite.
-
-    >>> number(0.123456789), number(3.0), number(float("nan"))
-    (0.12346, 3, None)
-    """
-    if not math.isfinite(value):
-        return None
-    if value == int(value) and abs(value) < 1e15:
-        return int(value)
-    return float(f"{value:.5g}")
-
-
-def numbers(values: Iterable[float]) -> list[float | int | None]:
-    """Each of `values` as `number` gives it."""
-    return [number(v) for v in values]
 
 
 def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
@@ -201,63 +181,6 @@ def _chance(run: Run) -> float | int | None:
     return number(float(values.median())) if len(values) else None
 
 
-def histograms(run: Run, known: pd.DataFrame) -> list[Payload] | None:
-    """Weights of the first seed of each cell: zero is the share exactly zero, and these are taken out of the counts."""
-    rows = stats.select(run.records, "weight_histogram")
-    rows = rows[rows["seed"] == rows.groupby(tables.CELL, dropna=False)["seed"].transform("min")]
-    rows = rows.sort_values("epoch", na_position="first", kind="stable").sort_index(level=0, sort_remaining=False)
-    rows = rows.assign(cell=tables.cell_numbers(rows, known), moment=_weight_moments(rows), n=rows["n"].astype(float))
-    rows = rows.drop_duplicates(["cell", "moment", "layer"], keep="last")
-    found, spent = [], 0
-    for row in rows.to_dict("records"):
-        details = parameters(row["parameters"])
-        edges, counts = details.get("edges") or [], details.get("counts") or []
-        if not _are_bins(edges, counts) or spent > MOST_HISTOGRAM_NUMBERS:
-            continue
-        spent += len(counts)
-        outside = _without_zeros(np.asarray(edges, float), np.asarray(counts, float), row["value"], row["n"])
-        edges, outside = _merged(np.asarray(edges, float), outside, row["n"])
-        about = {"cell": row["cell"], "seed": row["seed"], "moment": row["moment"], "layer": row["layer"], "zero": number(row["value"])}
-        found.append(about | {"edges": numbers(edges), "counts": numbers(outside), "n": number(row["n"])})
-    return [h for h in found if not (h["moment"] == "final" and _repeats(h, found))] or None
-
-
-def _repeats(last: Payload, found: list[Payload]) -> bool:
-    """Whether the final weights are those after fine-tuning, or after training where nothing followed: one picture serves both."""
-    same = ("cell", "layer", "edges", "counts")
-    return any(h["moment"] in ("train", "finetune") and all(h[key] == last[key] for key in same) for h in found)
-
-
-def _weight_moments(rows: pd.DataFrame) -> list[str]:
-    at_start = (rows["phase"] == "train") & (rows["epoch"] == 0)
-    return ["initial" if start else str(phase) for start, phase in zip(at_start, rows["phase"], strict=True)]
-
-
-def _are_bins(edges: Any, counts: Any) -> bool:
-    lists = isinstance(edges, list) and isinstance(counts, list)
-    return lists and bool(counts) and len(edges) == len(counts) + 1 and all(isinstance(v, int | float) for v in edges + counts)
-
-
-def _merged(edges: np.ndarray, counts: np.ndarray, n: float) -> tuple[np.ndarray, np.ndarray]:
-    """Neighbouring bins joined until there are about 2 n^(1/3) (Rice's rule), at least 8: small layers would show nothing but noise."""
-    wanted = max(8.0, 2 * n ** (1 / 3)) if n > 0 else len(counts)
-    step = max(1, round(len(counts) / wanted))
-    starts = np.linspace(0, len(counts), -(-len(counts) // step) + 1).round().astype(int)[:-1]
-    return np.append(edges[starts], edges[-1]), np.add.reduceat(counts, starts)
-
-
-def _without_zeros(edges: np.ndarray, counts: np.ndarray, zero: float, n: float) -> np.ndarray:
-    """The counts without the weights that are exactly zero, which would hide all others; unchanged where the counts do not hold them."""
-    if not (0 < zero <= 1 and n > 0) or not edges[0] <= 0 <= edges[-1]:
-        return counts
-    near = 1e-6 * (edges[-1] - edges[0])  # an edge at zero is rarely exactly there: of the bins that touch it, zeros fill the fullest
-    touching = np.flatnonzero((edges[:-1] <= near) & (edges[1:] >= -near))
-    bin_of_zero = touching[counts[touching].argmax()]
-    left = counts.copy()
-    left[bin_of_zero] -= round(zero * n)
-    return left if left[bin_of_zero] >= 0 else counts
-
-
 def _layers(run: Run, known: pd.DataFrame) -> Payload | None:
     found = tables.layer_sparsity(run)
     if found.empty:
@@ -269,26 +192,16 @@ def _layers(run: Run, known: pd.DataFrame) -> Payload | None:
     }
 
 
-def _masks(run: Run, known: pd.DataFrame) -> list[Payload] | None:
-    """Pictures of the first seed's masks: shape and packed bits, checked here so that the page can trust them."""
-    rows = stats.select(run.records, "mask")
-    rows = rows[rows["seed"] == rows.groupby(tables.CELL, dropna=False)["seed"].transform("min")]
-    rows = rows.assign(cell=tables.cell_numbers(rows, known)).drop_duplicates(["cell", "layer"], keep="last")
-    found, spent = [], 0
-    for row in rows.to_dict("records"):
-        details = parameters(row["parameters"])
-        shape, kept = details.get("shape"), details.get("kept") or ""
-        if not _is_picture(shape, kept) or (spent := spent + len(kept)) > MOST_MASK_BYTES:
-            continue
-        found.append({"cell": row["cell"], "layer": row["layer"], "seed": row["seed"], "shape": shape, "kept": kept})
-    return found or None
+def _collapsed(run: Run, known: pd.DataFrame) -> list[Payload]:
+    """Trials that ended at chance, each with its accuracy and what chance is."""
+    found = stats.collapsed(run.records)
+    found = found[found["collapsed"]]
+    cell = tables.cell_numbers(found, known)
+    return _records(found.assign(cell=cell)[["cell", "seed", "accuracy", "chance", "trial"]])
 
 
-def _is_picture(shape: Any, kept: Any) -> bool:
-    if not (isinstance(shape, list) and len(shape) == 2 and all(isinstance(s, int) and s > 0 for s in shape) and isinstance(kept, str)):
-        return False
-    try:
-        bits = 8 * len(base64.b64decode(kept, validate=True))
-    except (binascii.Error, ValueError):
-        return False
-    return 0 <= bits - math.prod(shape) < 8
+def _citation(run: Run) -> Payload:
+    """The papers behind what the run used, for reading and as BibTeX, and what no paper is named for."""
+    entries, without = citation.cited(run)
+    papers = [{"text": citation.readable(r), "of": ", ".join(" ".join(part) for part in parts)} for r, parts in entries]
+    return {"papers": papers, "without": [" ".join(part) for part in without], "bibtex": citation.cite(run)}

@@ -42,6 +42,19 @@ function planeDomains(panels) { // one {x, y, own} a panel
   return panels.map((p, i) => ({ ...shared, ...Object.fromEntries(own[i].map((key) => [key, axisDomain(key, [p])])), own: own[i] }));
 }
 
+const inView = new IntersectionObserver((entries) => {
+  for (const { target, isIntersecting } of entries) { target.panel.visible = isIntersecting; if (isIntersecting) target.panel.draw(); }
+}, { rootMargin: "200px" });
+// Panels out of sight are drawn when they are scrolled to, when nothing has moved for a while, and before printing.
+const stale = () => [...document.querySelectorAll("figure.plane canvas")].map((c) => c.panel).filter((p) => p.stale);
+let resting = 0;
+function drawLater() {
+  clearTimeout(resting);
+  const next = () => { const [panel] = stale(); if (panel) { panel.draw(true); resting = setTimeout(next, 0); } };
+  resting = setTimeout(next, 120);
+}
+addEventListener("beforeprint", () => stale().forEach((p) => p.draw(true)));
+
 class PlanePanel {
   constructor({ title, data, about, marks }, domain, described) {
     Object.assign(this, { title, data, domain, ceilings: about.ceilings, now: MOMENTS.length - 1 });
@@ -49,28 +62,47 @@ class PlanePanel {
     this.node = el("figure", { class: "plane" }, el("h3", { text: title }), ...(marks || []), this.canvas);
     this.canvas.addEventListener("pointermove", (event) => this.point(event));
     this.canvas.addEventListener("pointerleave", hideTip);
-    responsive(this.node, (width) => { this.width = width; this.draw(); });
+    this.canvas.panel = this;
+    this.visible = false;
+    responsive(this.node, (width) => { this.width = width; this.repaint(); });
+    inView.observe(this.canvas);
   }
+  repaint() { this.trail = null; this.draw(); } // size or colours changed: what was drawn before is of no use
   measure() {
     const height = Math.round(Math.max(230, Math.min(430, this.width * 0.78)));
     const sharp = devicePixelRatio || 1;
     if (this.canvas.width !== Math.round(this.width * sharp) || this.canvas.height !== Math.round(height * sharp)) {
       Object.assign(this.canvas, { width: Math.round(this.width * sharp), height: Math.round(height * sharp) });
+      this.trail = null;
       this.canvas.style.height = `${height}px`;
     }
     const box = { left: 40, top: 14, w: this.width - 52, h: height - 54 };
     const sx = scale("linear", this.domain.x, Math.max(3, Math.min(7, Math.floor(this.width / 60)))), sy = scale("linear", this.domain.y, 5);
     Object.assign(this, { height, sharp, box, sx, sy, px: (v) => box.left + sx.at(v) * box.w, py: (v) => box.top + (1 - sy.at(v)) * box.h });
   }
-  draw() {
+  draw(unseen = false) {
     if (!this.width) return;
     this.measure();
+    this.stale = !this.visible && !unseen;
+    if (this.stale) { drawLater(); return; }
     const g = this.canvas.getContext("2d");
     g.setTransform(this.sharp, 0, 0, this.sharp, 0, 0);
     g.clearRect(0, 0, this.width, this.height);
     this.axes(g);
     this.shown = this.lastKnown();
-    for (let m = 0; m <= this.shown; m++) this.moment(g, m, m === this.shown);
+    this.drawTrail(g);
+    this.moment(g, this.shown, true);
+  }
+  drawTrail(g) { // the moments before the current one, on a canvas of their own: a step forward adds to it, a step back starts it anew
+    if (!this.trail || this.trail.upto >= this.shown) {
+      const canvas = el("canvas", { width: this.canvas.width, height: this.canvas.height });
+      this.trail = { canvas, upto: -1, g: canvas.getContext("2d") };
+      this.trail.g.setTransform(this.sharp, 0, 0, this.sharp, 0, 0);
+    }
+    while (this.trail.upto < this.shown - 1) this.moment(this.trail.g, ++this.trail.upto, false);
+    g.setTransform(1, 0, 0, 1, 0, 0);
+    g.drawImage(this.trail.canvas, 0, 0);
+    g.setTransform(this.sharp, 0, 0, this.sharp, 0, 0);
   }
   lastKnown() { // a panel that was not fine-tuned stays at the end of its training
     let m = this.now;
@@ -113,14 +145,17 @@ class PlanePanel {
     points.forEach((p, i) => (i ? g.lineTo(p.x, p.y) : g.moveTo(p.x, p.y)));
     g.stroke();
     g.globalAlpha = 1;
-    for (const p of points) this.dot(g, p, tint, data.hollow[p.l][m], current, data.above[p.l][m].length > 0);
+    for (const hollow of [false, true]) this.dots(g, points.filter((p) => Boolean(data.hollow[p.l][m]) === hollow), m, tint, hollow, current);
     if (current) this.names(g, points);
   }
-  dot(g, p, tint, hollow, current, above) { // a triangle points up where the value lies above that of an earlier layer
+  dots(g, points, m, tint, hollow, current) { // one path for all of a kind; a triangle points up where the value lies above that of an earlier layer
+    if (!points.length) return;
     const r = current ? 6 : 3;
     g.beginPath();
-    if (above) { g.moveTo(p.x, p.y - 1.35 * r); g.lineTo(p.x + 1.25 * r, p.y + 0.9 * r); g.lineTo(p.x - 1.25 * r, p.y + 0.9 * r); g.closePath(); }
-    else g.arc(p.x, p.y, r, 0, 2 * Math.PI);
+    for (const p of points) {
+      if (this.data.above[p.l][m].length) { g.moveTo(p.x, p.y - 1.35 * r); g.lineTo(p.x + 1.25 * r, p.y + 0.9 * r); g.lineTo(p.x - 1.25 * r, p.y + 0.9 * r); g.closePath(); }
+      else { g.moveTo(p.x + r, p.y); g.arc(p.x, p.y, r, 0, 2 * Math.PI); }
+    }
     g.fillStyle = hollow ? PAINT.bg : tint;
     g.strokeStyle = hollow ? tint : current ? PAINT.ink : PAINT.bg;
     g.lineWidth = hollow ? 1.8 : current ? 1.6 : 0.7;

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from prunescope.report.drawing import SOFT, grid, legend, styles
+from prunescope.report.drawing import SOFT, columns_of, fitted, grid, is_narrow, legend, marks, styles, wrapped
 from prunescope.report.planes import Planes
 
 BEYOND = 1.25  # values this many times their ceiling get an axis of their own: they would squeeze the other panels into a corner
@@ -59,7 +59,8 @@ def planes(found: Planes, panels: list[Panel]) -> Any:
         _paths(axis, p, shades)
         _name_layers(axis, found, p.estimate, p.x, p.y)
         _ceilings(axis, about["ceilings"])
-        axis.set_title(p.title + (" (not Shannon's)" if several and about["not_shannon"] else ""))
+        title = p.title + (" (not Shannon's)" if several and about["not_shannon"] else "")
+        axis.set_title(wrapped(title, columns_of(len(panels), 3)))
         axis.set(xlabel=f"I(X;T) [{found.unit}]", ylabel=f"I(T;Y) [{found.unit}]")
         if several:
             _resolution(axis, about)
@@ -87,7 +88,7 @@ def _paths(axis: Any, p: Panel, shades: Any) -> None:
     tints = np.broadcast_to(shades, (*p.x.shape, 4)).reshape(-1, 4)
     inside = np.where(p.hollow.reshape(-1, 1), 1.0, tints)
     for mark, of in (("o", ~p.above.ravel()), ("^", p.above.ravel())):
-        look = {"s": 13 if mark == "o" else 18, "marker": mark, "linewidths": 0.8, "zorder": 3, "plotnonfinite": False}
+        look = {"s": marks(marks(13 if mark == "o" else 18)), "marker": mark, "linewidths": marks(0.8), "zorder": 3, "plotnonfinite": False}
         axis.scatter(p.x.ravel()[of], p.y.ravel()[of], c=inside[of], edgecolors=tints[of], **look)
 
 
@@ -130,7 +131,7 @@ def _name_layers(axis: Any, found: Planes, e: int, x: Any, y: Any) -> None:
     """Names at the last points; layers that end on (nearly) the same point share one label."""
     from matplotlib import patheffects
 
-    reach = [0.04 * max(1e-9, float(np.ptp(v[np.isfinite(v)]))) for v in (found.x[e], found.y[e])]
+    reach = [(0.1 if is_narrow() else 0.04) * max(1e-9, float(np.ptp(v[np.isfinite(v)]))) for v in (found.x[e], found.y[e])]
     places: list[tuple[float, float, list[str]]] = []
     for layer, name in enumerate(found.layers):
         alive = np.flatnonzero(np.isfinite(x[layer]) & np.isfinite(y[layer]))
@@ -145,7 +146,8 @@ def _name_layers(axis: Any, found: Planes, e: int, x: Any, y: Any) -> None:
     for number, (at_x, at_y, names) in enumerate(places):
         right = at_x > np.nanmean(found.x[e]) and len(names) > 1
         offset = (2 if right else 0, -11 if number % 2 == 0 else 6)
-        label = axis.annotate(", ".join(names), (at_x, at_y), xytext=offset, textcoords="offset points", fontsize=6.5)
+        look = {"textcoords": "offset points", "fontsize": 5.5 if is_narrow() else 6.5}
+        label = axis.annotate(", ".join(names), (at_x, at_y), xytext=offset, **look)
         label.set(ha="right" if right else "center", path_effects=[patheffects.withStroke(linewidth=2, foreground="w")])
 
 
@@ -169,9 +171,9 @@ def information(found: Planes, panels: list[Panel]) -> Any:
     """I(X;T) and I(T;Y) against epochs, one column a panel: medians and quartiles over seeds, ceilings dashed, epochs as on the page."""
     import matplotlib.pyplot as plt
 
-    columns = min(4, len(panels))
+    columns = columns_of(len(panels), 4)
     rows = 2 * math.ceil(len(panels) / columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(2.5 * columns + 0.8, 2.0 * rows + 0.4), squeeze=False, sharex=True)
+    figure, axes = plt.subplots(rows, columns, figsize=fitted((2.5 * columns + 0.8, 2.0 * rows + 0.4)), squeeze=False, sharex=True)
     colours = styles(found.layers)
     ceilings = found.estimates[panels[0].estimate]["ceilings"]
     trained = found.moments.loc[found.moments["phase"] == "train", "epoch"].max()
@@ -184,14 +186,15 @@ def information(found: Planes, panels: list[Panel]) -> Any:
             axis = axes[2 * (number // columns) + k, number % columns]
             axis.set_visible(True)
             for layer, name in enumerate(found.layers):
-                axis.plot(epochs, values[layer], color=colours[name][0], linestyle=colours[name][1], linewidth=1.4, label=name)
+                axis.plot(epochs, values[layer], color=colours[name][0], linestyle=colours[name][1], linewidth=marks(1.4), label=name)
                 if band is not None:
                     axis.fill_between(epochs, *band[:, layer], color=colours[name][0], alpha=0.18, linewidth=0)
             ceiling = ceilings.get(("H(X)", "H(Y)")[k])
             if ceiling is not None:
                 axis.axhline(ceiling, color=SOFT, linestyle=(0, (2, 3)), linewidth=0.8)
             axis.tick_params(labelbottom=k == 1)
-            axis.set(ylim=tops[k], ylabel=f"{symbol} [{found.unit}]", **({"title": p.title} if k == 0 else {"xlabel": "epoch"}))
+            axis.set(ylim=tops[k], ylabel=f"{symbol} [{found.unit}]")
+            axis.set(**({"title": wrapped(p.title, columns)} if k == 0 else {"xlabel": "epoch"}))
             _epoch_axis(axis, epochs, trained)
     legend(figure, axes)
     return figure
@@ -228,23 +231,29 @@ def _top(values: list[Any], ceiling: float | None) -> tuple[float, float]:
 
 
 def convergence(lines: pd.DataFrame) -> Any:
-    """Values of the final networks against sample counts (bits, medians over the seeds): a row a quantity, a column an estimate."""
+    """Values of the final networks against sample counts (bits, medians over the seeds): a row a quantity, a column an estimate.
+
+    Where the page is too narrow for all estimates, those that are left come in further rows below.
+    """
     import matplotlib.pyplot as plt
     from matplotlib import ticker
 
     metrics, estimates = [m for m in SYMBOLS if (lines["metric"] == m).any()], list(dict.fromkeys(lines["estimate"]))
-    size = (2.3 * len(estimates) + 0.6, 1.9 * len(metrics) + 0.6)
-    figure, axes = plt.subplots(len(metrics), len(estimates), figsize=size, squeeze=False, sharex=True)
+    columns = columns_of(len(estimates), len(estimates), 1.3)
+    rows = len(metrics) * math.ceil(len(estimates) / columns)
+    size = fitted((2.3 * columns + 0.6, 1.9 * rows + 0.6))
+    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, sharex=True)
     colours = styles(list(dict.fromkeys(lines["layer"])))
     for axis in axes.flat:
         axis.set_visible(False)
     for line in lines.to_dict("records"):
-        axis = axes[metrics.index(line["metric"]), estimates.index(line["estimate"])]
+        number = estimates.index(line["estimate"])
+        axis = axes[len(metrics) * (number // columns) + metrics.index(line["metric"]), number % columns]
         colour, dash, marker = colours[line["layer"]]
         axis.set_visible(True)
         look = {"color": colour, "linestyle": dash, "marker": marker, "markersize": 3.5, "linewidth": 1.2}
         axis.plot(line["n"], line["value"], label=line["layer"], **look)
-        axis.set(xscale="log", xlabel="samples", ylabel=f"{SYMBOLS[line['metric']]} [bits]", title=line["estimate"])
+        axis.set(xscale="log", xlabel="samples", ylabel=f"{SYMBOLS[line['metric']]} [bits]", title=wrapped(line["estimate"], columns))
     counts = sorted({n for found in lines["n"] for n in found})
     for axis in axes.flat:
         axis.tick_params(labelbottom=True)  # the panel below may be empty

@@ -65,9 +65,21 @@ def nan_median(values: Floats) -> Floats:
 
 
 def nan_quantiles(values: Floats, which: list[float]) -> Floats:
-    """Quantiles over the first axis, one row each, without NaN and without a warning where everything is NaN."""
-    empty = ~np.isfinite(values).any(axis=0)
-    return np.where(empty, np.nan, np.nanquantile(np.where(empty, 0.0, values), which, axis=0))
+    """Quantiles over the first axis, one row each, without NaN and without a warning where everything is NaN.
+
+    NaN are sorted to the end and linear interpolation runs over the rest: np.nanquantile does the same column by column, far slower.
+    """
+    if not len(values):
+        return np.full((len(which), *values.shape[1:]), np.nan)
+    ordered, count = np.sort(np.where(np.isfinite(values), values, np.nan), axis=0), np.isfinite(values).sum(axis=0)
+    found = []
+    for share in which:
+        place = share * np.maximum(count - 1, 0)
+        below = np.floor(place).astype(np.int64)
+        above = np.minimum(below + 1, np.maximum(count - 1, 0))
+        low, high = (np.take_along_axis(ordered, at[None], axis=0)[0] for at in (below, above))
+        found.append(low + (high - low) * (place - below))
+    return np.asarray(found)
 
 
 def planes(records: pd.DataFrame) -> Planes | None:

@@ -4,9 +4,21 @@ const main = document.getElementById("main"), nav = document.getElementById("nav
 function section(id, title, lead, build, inNav = title) {
   const node = el("section", { id, "aria-labelledby": `${id}-title` }, el("h2", { id: `${id}-title`, text: title }), lead ? el("p", { class: "lead", text: lead }) : null);
   main.append(node);
-  nav.append(el("a", { href: `#${id}`, text: inNav }));
+  const link = el("a", { href: `#${id}`, text: inNav });
+  nav.append(link);
+  places.push({ node, link });
   waiting.push(() => node.append(...build().filter(Boolean)));
 }
+// The navigation shows where the reader is.
+const places = [];
+function follow() {
+  let here = null;
+  for (const place of places) if (place.node.getBoundingClientRect().top < innerHeight / 3) here = place;
+  for (const { link } of places) { if (link === here?.link) link.setAttribute("aria-current", "true"); else link.removeAttribute("aria-current"); }
+  if (here && nav.scrollWidth > nav.clientWidth) nav.scrollLeft = here.link.offsetLeft - nav.offsetLeft - nav.clientWidth / 3;
+}
+let following = 0;
+addEventListener("scroll", () => { following ||= requestAnimationFrame(() => { following = 0; follow(); }); }, { passive: true });
 const waiting = [];
 function drawWaiting() {
   const next = waiting.shift();
@@ -21,8 +33,21 @@ function head() {
   if (A.question) main.append(el("p", { class: "question", text: A.question }));
   if (A.faults?.length) main.append(box("Settings of the published study that are known to be faulty, kept on purpose", A.faults));
   if (DATA.problems.length) main.append(box("What this run folder lacks", DATA.problems));
-  const lines = DATA.overview.map(([topic, text], i, all) => el("div", {}, el("dt", { text: i && all[i - 1][0] === topic ? "" : topic }), el("dd", { text })));
+  const lines = DATA.overview.map(([topic, text], i, all) => el("div", {}, el("dt", { text: i && all[i - 1][0] === topic ? "" : topic }), el("dd", {}, ...(i ? emphasised(text) : [text]))));
   main.append(el("h2", { id: "did", text: DATA.pruned ? "What pruning did" : "In short" }), el("dl", { class: "did", "aria-labelledby": "did" }, ...lines));
+}
+// Names in quotes and numbers with their unit stand out, intervals step back, so that a line can be skimmed. Text nodes only.
+const EMPHASIS = /(“[^”]*”)|((?<![\w.])[+−]?\d[\d,]*(?:\.\d+)?\s?(?:%|points|bits|nats|ms|kB|MB|GB|bytes|times)(?!\w))|(\[[^\]]*\])/g;
+function emphasised(text) {
+  const nodes = [];
+  let at = 0;
+  for (const found of text.matchAll(EMPHASIS)) {
+    if (found.index > at) nodes.push(text.slice(at, found.index));
+    const [all, name, figure, interval] = found;
+    nodes.push(name ? el("em", { text: name }) : figure ? el("strong", { text: all }) : el("small", { text: interval }));
+    at = found.index + all.length;
+  }
+  return [...nodes, text.slice(at)];
 }
 const box = (title, items) => el("div", { class: "box", role: "note" }, el("h2", { text: title }), el("ul", {}, ...items.map((text) => el("li", { text }))));
 

@@ -85,7 +85,7 @@ def summary_table(run: Run) -> pd.DataFrame:
         _status(run),
     ]
     for part in parts:
-        table = table.merge(part, on=CELL, how="left")
+        table = table.merge(part.astype({"sparsity": float}), on=CELL, how="left")  # an empty part has no types
     return table.drop(columns="loss_difference_low").drop(columns="loss_difference_high")
 
 

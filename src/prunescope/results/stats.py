@@ -249,3 +249,26 @@ def collapsed_counts(records: pd.DataFrame, *, by: Sequence[str] = CELL) -> pd.D
     grouped = collapsed(records).groupby(list(by), dropna=False)["collapsed"]
     counts: pd.DataFrame = grouped.agg(collapsed="sum", judged="count").reset_index()
     return counts
+
+
+def unpaired_difference(
+    values: ArrayLike, reference: ArrayLike, *, level: float = LEVEL, resamples: int = RESAMPLES, seed: int = 0
+) -> dict[str, float]:
+    """Mean of `values` minus mean of `reference`, in their unit, for samples that have no pairs: mean, low, high, n_values, n_reference.
+
+    Either sample is resampled on its own; the quantiles are widened as for the mean of the smaller one (Hesterberg 2015, section 4.3).
+    NaN ends where either has fewer than two finite values.
+
+    >>> unpaired_difference([3.0, 3.0], [1.0, 1.0])["low"], unpaired_difference([3.0], [1.0, 1.0])["mean"]
+    (2.0, 2.0)
+    """
+    _check("mean", level, resamples)
+    both = [np.asarray(v, dtype=float) for v in (values, reference)]
+    a, b = (v[np.isfinite(v)] for v in both)
+    found = {"mean": float(a.mean() - b.mean()) if len(a) and len(b) else float("nan"), "n_values": len(a), "n_reference": len(b)}
+    low = high = float("nan")
+    if min(len(a), len(b)) > 1:
+        cut = tail(min(len(a), len(b)), "mean", level)
+        drawn = _counts(len(a), resamples, seed) @ a / len(a) - _counts(len(b), resamples, seed + 1) @ b / len(b)
+        low, high = (float(end) for end in np.quantile(drawn, [cut, 1 - cut]))
+    return {**found, "low": low, "high": high}

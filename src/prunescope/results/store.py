@@ -12,6 +12,7 @@ import contextlib
 import functools
 import json
 import os
+import re
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -90,6 +91,13 @@ def write_records(path: Path, records: pd.DataFrame) -> None:
     write_beside(path, write)
 
 
+_LACKING = f"""
+SELECT file_name, list(name) FROM parquet_schema([{{names}}]) GROUP BY file_name
+HAVING count(DISTINCT name) FILTER (WHERE name IN ({", ".join(f"'{c}'" for c in schema.COLUMNS)})) < {len(schema.COLUMNS)}
+ORDER BY file_name LIMIT 1
+"""
+
+
 def read_records(path: Path | list[Path]) -> pd.DataFrame:
     """The records in one Parquet file or several, checked for their columns."""
     paths = [path] if isinstance(path, Path) else path
@@ -98,12 +106,14 @@ def read_records(path: Path | list[Path]) -> pd.DataFrame:
     names = ", ".join(f"'{_quoted(p)}'" for p in paths)
     try:
         with _connection() as connection:
+            lacking = connection.execute(_LACKING.format(names=names)).fetchone()
             found = connection.execute(f"SELECT * FROM read_parquet([{names}], union_by_name=true)").df()
     except (duckdb.Error, OSError) as error:
         place = paths[0] if len(paths) == 1 else f"{paths[0]} or one of {len(paths) - 1} more"
         raise StoreError(f"{place}: cannot be read as records: {str(error).splitlines()[0]}") from error
-    if missing := [c for c in schema.COLUMNS if c not in found.columns]:
-        raise StoreError(f"{paths[0]}: records without the columns {', '.join(missing)}: written by something else or another version")
+    if lacking is not None:  # read together with others, such a file would pass with nulls
+        missing = [c for c in schema.COLUMNS if c not in lacking[1]]
+        raise StoreError(f"{lacking[0]}: records without the columns {', '.join(missing)}: written by something else or another version")
     try:
         return schema.typed(found[list(schema.COLUMNS)].copy())
     except (ValueError, TypeError) as error:
@@ -142,6 +152,13 @@ class TrialFolder:
         return True
 
 
+_ENTRIES: dict[str, Any] = {
+    **dict.fromkeys(("name", "title", "question", "command", "toml", "machine", "created", "baseline"), str),
+    **dict.fromkeys(("notes", "faults", "data_notes", "trials"), list),
+    **dict.fromkeys(("config", "versions"), dict),
+}
+
+
 class Run:
     """A run folder as it stands: `experiment` (its config and origin), `records`, `trials`, and `problems` found while reading."""
 
@@ -149,8 +166,8 @@ class Run:
         self.folder = Path(folder)
         if not (self.folder / "experiment.json").is_file():
             raise StoreError(f"{self.folder}: not a run folder (no experiment.json in it); `prunescope run` makes one")
-        self.experiment = read_json(self.folder / "experiment.json")
         self.problems: list[str] = []
+        self.experiment = self._readable(read_json(self.folder / "experiment.json"))
         if (version := self.experiment.get("schema")) != schema.VERSION:
             self.problems.append(f"experiment.json has schema {version!r}, this version reads {schema.VERSION}: figures may be missing")
         self.trials = self._read_trials()
@@ -160,14 +177,31 @@ class Run:
         counts = self.trials["status"].value_counts().to_dict() if len(self.trials) else {}
         return f"Run({str(self.folder)!r}: {', '.join(f'{n} {s}' for s, n in counts.items()) or 'no trials'}, {len(self.records)} records)"
 
+    def _readable(self, found: dict[str, Any]) -> dict[str, Any]:
+        """What experiment.json says, without entries of another type than ours: other versions and other hands write it too."""
+        for key, kind in _ENTRIES.items():
+            value = found.get(key)
+            right = isinstance(value, kind) and (kind is not list or key == "trials" or all(isinstance(v, str) for v in value))
+            if value is not None and not right:
+                self.problems.append(f"experiment.json: {key} is {type(value).__name__} of another form than ours, and left out")
+                del found[key]
+        return {"name": self.folder.resolve().name} | {key: value for key, value in found.items() if key != "name" or value}
+
     def _read_trials(self) -> pd.DataFrame:
         columns = ["hash", "group", "variant", "sparsity", "seed", "status", "reason", "seconds"]
         rows = []
-        for planned in self.experiment.get("trials", []):
+        listed = self.experiment.get("trials") or []
+        trials = [t for t in listed if _is_trial(t)]
+        if lost := len(listed) - len(trials):
+            self.problems.append(f"experiment.json: {lost} of its trials lack a hash, group, variant, sparsity or seed, and are left out")
+        for planned in trials:
             status = TrialFolder(self.folder / "trials" / str(planned.get("hash"))).status()
             if status.get("status") == "damaged":
                 self.problems.append(str(status.get("reason")))
-            rows.append({**{c: planned.get(c) for c in columns}, **{c: status.get(c) for c in ("status", "reason", "seconds")}})
+            spent, reason = status.get("seconds"), status.get("reason")
+            told: dict[str, Any] = {"status": str(status.get("status")), "reason": None if reason is None else str(reason)}
+            told["seconds"] = float(spent) if isinstance(spent, int | float) else None
+            rows.append({**{c: planned.get(c) for c in columns}, **told})
         return pd.DataFrame(rows, columns=columns)
 
     def _read_records(self) -> pd.DataFrame:
@@ -184,6 +218,15 @@ class Run:
                     self.problems.append(str(error))
                     self.trials.loc[self.trials["hash"] == path.parent.name, ["status", "reason"]] = ["damaged", str(error)]
             return pd.concat(parts, ignore_index=True) if parts else schema.empty()
+
+
+def _is_trial(planned: Any) -> bool:
+    """Whether an entry of the plan names a trial; a hash that leads out of the run's folder names none."""
+    if not isinstance(planned, dict):
+        return False
+    named = all(isinstance(planned.get(key), str) for key in ("hash", "group", "variant")) and re.fullmatch(r"\w+", planned["hash"])
+    level, seed = planned.get("sparsity"), planned.get("seed")
+    return bool(named) and (level is None or isinstance(level, int | float)) and isinstance(seed, int) and not isinstance(seed, bool)
 
 
 def load(folder: str | Path) -> Run:
