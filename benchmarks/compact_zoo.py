@@ -93,9 +93,7 @@ def simplified(member: Any, fraction: float, extent: str) -> Row:
     """torch-simplify on the masked network."""
     if len(member.expected) != 1:
         return {"result": "skipped", "note": "takes one input"}
-    without_torchvision()
-    import simplify
-
+    simplify = simplifier()
     model, expected, _, _ = masked_pair(member, fraction, extent)
     before = sum(p.numel() for p in model.parameters())
     torch.set_default_dtype(torch.float64)  # it makes inputs of its own
@@ -107,18 +105,27 @@ def simplified(member: Any, fraction: float, extent: str) -> Row:
         torch.set_default_dtype(torch.float32)
 
 
-def without_torchvision() -> None:
-    """Where torchvision is missing, stand-ins for three of its classes: simplify only asks whether a network is one of these."""
+def simplifier() -> Any:
+    """torch-simplify. Where torchvision is missing, stand-ins for three of its classes while it is imported: it only asks whether a network
+    is one of these. They are taken away again, as others ask whether torchvision is there.
+    """
+    stand_ins = {}
     try:
         import torchvision  # noqa: F401
     except (ImportError, RuntimeError):
         for name, classes in {
             "torchvision": (), "torchvision.models": ("MobileNetV3", "ShuffleNetV2"), "torchvision.models.densenet": ("_DenseLayer",),
         }.items():  # fmt: skip
-            module = types.ModuleType(name)
+            module = stand_ins[name] = types.ModuleType(name)
             for each in classes:
                 setattr(module, each, type(each, (nn.Module,), {}))
-            sys.modules[name] = module
+    sys.modules.update(stand_ins)
+    try:
+        import simplify
+    finally:
+        for name in stand_ins:
+            del sys.modules[name]
+    return simplify
 
 
 def torch_pruned(member: Any, fraction: float, extent: str) -> Row:

@@ -101,7 +101,6 @@ def _one_group(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
         out = x * torch.rsqrt(torch.addcmul(constant, x.square().sum(-1, keepdim=True), own_share))
         return out if weight is None else out * weight
     own, middle, inverse = torch.native_layer_norm(x, [x.shape[-1]], weight, None, eps)
-    out: Tensor
     apart = middle - held
     scale = torch.rsqrt(torch.addcmul(torch.addcmul(constant, apart * between, apart), own_share, inverse**-2))
     shift = apart * scale * share
@@ -109,8 +108,8 @@ def _one_group(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
         shift = shift * weight if bias is None else torch.addcmul(bias, shift, weight)
     elif bias is not None:
         shift = shift + bias
-    out = own * (scale / inverse) + shift
-    return out.to(x.dtype)
+    whole: Tensor = own * (scale / inverse) + shift
+    return whole.to(x.dtype)
 
 
 def statistics(kept: Tensor, values: Tensor, width: int, groups: int | None) -> tuple[Tensor, Tensor, Tensor]:
