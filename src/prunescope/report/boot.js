@@ -40,6 +40,7 @@ function boot() {
   if (DATA.collapsed.length) section("collapsed", "Runs that collapsed to chance", "Test accuracy at most one standard deviation above that of always naming the most frequent class. Means include them.", () => [collapsedTable()], "Collapsed");
   if (unique(POINTS.filter((p) => !p.cell.baseline && p.moment === "final").map((p) => p.x)).length > 1) section("sparsity", "Against sparsity", null, sparsitySweepSection);
   if (DATA.pareto) section("pareto", unique(DATA.pareto.stage).length > 1 ? "Accuracy against size and speed" : "Accuracy against size", PARETO_LEAD, paretoSection, "Pareto front");
+  if (DATA.backends) section("backends", "Latency by back-end", "Zeros in a sparse format and removed units against the dense network at its fastest: from which sparsity on does pruning pay?", backendSection, "Back-ends");
   if (DATA.epochs) section("training", "Training", null, epochSection);
   if (DATA.gradients) section("gradients", "Gradients", GRADIENT_LEAD, gradientSection);
   if (DATA.histograms) section("weights", "Weights", null, histogramSection);

@@ -152,6 +152,11 @@ def logarithmic_x(panel: Any, tell: Callable[[float], str]) -> None:
     _plain_ticks(panel.xaxis, low, high, tell)
 
 
+def plain_y(panel: Any) -> None:
+    """Plain numbers at the ticks of a logarithmic y."""
+    _plain_ticks(panel.yaxis, *panel.get_ylim())
+
+
 def _plain_ticks(axis: Any, low: float, high: float, tell: Callable[[float], str] = "{:g}".format) -> None:
     from matplotlib import ticker
 

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from prunescope.registry import unknown
-from prunescope.report import curves, drawing, pareto, planefigures, tables, weights
+from prunescope.report import backends, curves, drawing, pareto, planefigures, tables, weights
 from prunescope.report.convergence import convergence
 from prunescope.report.gradients import gradient_curves
 from prunescope.report.planes import Planes
@@ -131,6 +131,7 @@ def _figures(run: Run) -> Iterator[Named]:
     yield from _gradient_figures(run, known, shown)
     yield from _sparsity_figures(run, known)
     yield from _pareto_figures(run, known)
+    yield from _backend_figures(run, known)
     yield from _histogram_figures(run, known, shown)
     yield from _layer_figures(run, known, shown)
 
@@ -211,6 +212,14 @@ def _pareto_figures(run: Run, known: pd.DataFrame) -> Iterator[Named]:
         styles = drawing.styles(known["variant"].tolist(), tables.baseline(run))
         found: list[Any] = points.to_dict("records")
         yield from _by_group("pareto", found, known, lambda mine: pareto.figure(pd.DataFrame(mine), known, styles))
+
+
+def _backend_figures(run: Run, known: pd.DataFrame) -> Iterator[Named]:
+    points, plain = backends.backend_points(run), tables.baseline(run)
+    if points is not None:
+        styles = drawing.styles(known["variant"].tolist(), plain)
+        found: list[Any] = points.to_dict("records")
+        yield from _by_group("latency", found, known, lambda mine: backends.figure(pd.DataFrame(mine), known, styles, plain))
 
 
 def _histogram_figures(run: Run, known: pd.DataFrame, shown: list[int]) -> Iterator[Named]:

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from prunescope.report import citation, curves, tables
+from prunescope.report.backends import backend_points, batch_size, crossings
 from prunescope.report.caveats import caveats
 from prunescope.report.convergence import MEANING, STILL, convergence
 from prunescope.report.gradients import gradient_curves
@@ -49,6 +50,7 @@ def payload(run: Run) -> Payload:
         "gradients": _gradients(run),
         "levels": _levels(run),
         "pareto": _pareto(run),
+        "backends": _backends(run),
         "histograms": histograms(run, known),
         "layers": _layers(run, known),
         "masks": masks or None,
@@ -174,6 +176,16 @@ def _pareto(run: Run) -> Payload | None:
         return None
     numeric = {c: numbers(points[c].astype(float)) for c in ("x", "mean", "low", "high", "n")}
     return {"cell": points["cell"].astype(int).tolist(), **{c: points[c].tolist() for c in ("cost", "stage", "front")}, **numeric}
+
+
+def _backends(run: Run) -> Payload | None:
+    points = backend_points(run)
+    if points is None:
+        return None
+    numeric = {c: numbers(points[c].astype(float)) for c in ("x", "mean", "low", "high", "n")}
+    named = {"cell": points["cell"].astype(int).tolist(), "stage": points["stage"].tolist(), "backend": points["backend"].tolist()}
+    found = crossings(run)
+    return {**numeric, **named, "crossings": None if found is None else _records(found), "batch": batch_size(run)}
 
 
 def _chance(run: Run) -> float | int | None:
