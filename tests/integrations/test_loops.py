@@ -90,9 +90,9 @@ def test_hugging_face_example_trains_and_prunes(tmp_path, monkeypatch):
     name = "bert.encoder.layer.0.intermediate.dense.weight"
     assert torch.equal(loaded.get_parameter(name) != 0, scope["pruning"].masks[name] & (scope["model"].get_parameter(name) != 0))
     again = transformers.BertForSequenceClassification(scope["config"])
-    keeps = {k: v for k, v in scope["pruning"].pruning.items()}
-    plane = ps.InformationPlane(again, scope["ids"][:512], scope["labels"][:512], layers=scope["layers"], estimators=scope["plane"].estimators)
-    resumed = TrainerPruning(sparsity=0.7, plane=plane, **keeps)
+    like = {"layers": scope["layers"], "estimators": scope["plane"].estimators}
+    plane = ps.InformationPlane(again, scope["ids"][:512], scope["labels"][:512], **like)
+    resumed = TrainerPruning(sparsity=0.7, plane=plane, **scope["pruning"].pruning)
     trainer = transformers.Trainer(again, scope["arguments"], train_dataset=scope["rows"][:512], callbacks=[resumed])
     trainer.train(resume_from_checkpoint="bert/checkpoint-144")
     assert all(torch.equal(a, b) for a, b in zip(again.parameters(), scope["model"].parameters(), strict=True))
