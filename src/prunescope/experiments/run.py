@@ -165,15 +165,15 @@ def describe(planned: Plan, data_notes: Sequence[str], command: str) -> dict[str
         "toml": toml_text(planned),
         "command": command,
         "data_notes": list(data_notes),
-        "versions": _versions(),
+        "versions": versions(),
         "machine": f"{platform.machine()}, {engines.cores()} cores, Python {platform.python_version()}",
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "trials": [{"hash": t.hash, **{c: getattr(t, c) for c in ("group", "variant", "sparsity", "seed")}} for t in planned.trials],
     }
 
 
-def _versions() -> dict[str, str]:
-    """Of every package that has a part in the results; optional ones where they are installed."""
+def versions() -> dict[str, str]:
+    """Versions of every package that has a part in the results; optional ones where they are installed."""
     found = {name: metadata.version(name) for name in PACKAGES}
     for name in OPTIONAL:
         with contextlib.suppress(metadata.PackageNotFoundError):
