@@ -61,7 +61,8 @@ def prune_own(
     if folder is not None:
         from prunescope.report import write_report
 
-        out.print(f"report: {write_report(folder.finish(found.sparsity, time.perf_counter() - began))}", highlight=False, soft_wrap=True)
+        run = folder.finish(found.sparsity if sparsity is None else sparsity, time.perf_counter() - began)
+        out.print(f"report: {write_report(run)}", highlight=False, soft_wrap=True)
 
 
 def _tables(settings: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -84,7 +85,8 @@ def _inputs(shape: str) -> Any:
 
 
 def _show(found: Shrunk, net: Network) -> None:
-    table = Table(box=None, title=f"{net.name}: {found.sparsity:.1%} of the masked weights removed", title_justify="left", pad_edge=False)
+    out.print(f"{net.name}: {found.sparsity:.1%} of the masked weights removed", highlight=False, markup=False, soft_wrap=True)
+    table = Table(box=None, pad_edge=False)
     columns = [c for c in ("accuracy", "loss", "nonzero", "parameters", "bytes") if any(c in m for m in found.stages.values())]
     table.add_column("stage", no_wrap=True)
     for column in columns:

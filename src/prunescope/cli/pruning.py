@@ -1,4 +1,4 @@
-"""`prunescope prune`, of one's own network or a large checkpoint, `prunescope sensitivity` (what each layer bears), `prunescope latency`."""
+"""`prunescope prune` (one's own network, a large checkpoint), `prunescope sensitivity` (what each layer bears), `prunescope latency`."""
 
 from __future__ import annotations
 

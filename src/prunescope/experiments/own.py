@@ -42,6 +42,13 @@ class Network:
     example_inputs: Any = None
     name: str = "network"
 
+    def __post_init__(self) -> None:
+        for name in ("train", "test"):
+            data = getattr(self, name)
+            if data is not None and not isinstance(data, Split) and (not isinstance(data, Iterable) or isinstance(data, Iterator)):
+                once = ", which can be gone through only once" if isinstance(data, Iterator) else ""
+                raise DataError(f"{name} is a {type(data).__name__}{once}: expected a loader of (inputs, labels) or a pair of tensors")
+
     @property
     def loss_fn(self) -> Loss:
         """(outputs, labels) -> mean loss."""
@@ -193,8 +200,6 @@ def batches(data: Any, size: int, generator: torch.Generator | None = None) -> I
         order = torch.arange(len(x)) if generator is None else torch.randperm(len(x), generator=generator)
         yield from ((x[rows], y[rows]) for rows in order.split(size or len(x)))
         return
-    if not isinstance(data, Iterable):
-        raise DataError(f"the data are a {type(data).__name__}: expected a loader of (inputs, labels) or a pair of tensors")
     for batch in data:
         if not isinstance(batch, tuple | list) or len(batch) != 2:
             raise DataError(f"the loader gave a {type(batch).__name__}: expected (inputs, labels)")

@@ -13,6 +13,7 @@ from torch import nn
 
 from prunescope.config import MeasureConfig, PruneConfig, value_hash
 from prunescope.experiments import engines
+from prunescope.experiments.deployment import COMPACTED
 from prunescope.experiments.own import Network, Watcher
 from prunescope.experiments.recorder import Recorder
 from prunescope.experiments.run import versions
@@ -43,7 +44,7 @@ class RunFolder(Watcher):
         device = next((p.device for p in net.model.parameters()), torch.device("cpu"))
         train, test = (as_split(d, device) for d in (net.train, net.test))
         data = Dataset(net.name, train, Split(train.x[:0], train.y[:0]), test, int(max(train.y.max(), test.y.max())) + 1)
-        self._given, self._pruned = (Recorder(net.model, data, MeasureConfig(), loss=net.loss, seed=seed) for _ in range(2))
+        self._given, self._pruned = (Recorder(net.model, data, MeasureConfig(latency=True), loss=net.loss, seed=seed) for _ in range(2))
         self._masks: Masks | None = None
         self._weights: dict[str, Any] = {}
 
@@ -55,7 +56,7 @@ class RunFolder(Watcher):
             write_beside(self._place(GIVEN).weights_file, lambda p: save_weights(model, p))
         elif name == "compacted":
             self._pruned.final(self._masks)
-            self._pruned.stage("compact", model, size(model))
+            self._pruned.stage(COMPACTED, model, size(model))
         else:
             self._masks = masks
             self._pruned.state_after("pruned" if name == "pruned" else "finetune", masks)
@@ -67,14 +68,14 @@ class RunFolder(Watcher):
         self._pruned.add_curve(SimpleNamespace(epoch=number, steps=steps), "train", evaluate(model, train, self._pruned.loss))  # type: ignore[arg-type]
 
     def finish(self, sparsity: float, seconds: float) -> Run:
-        """Write what is left and give the run; `sparsity` is what was reached."""
+        """Write what is left and give the run; `sparsity` is what was asked for, or where nothing was what was reached."""
         if not any(r.phase == "final" for r in self._pruned.records):
             self._pruned.final(self._masks)
         place = self._place(PRUNED)
         write_beside(place.weights_file, lambda p: save_weights(self._net.model, p))
         write_beside(place.masks_file, (self._masks or Masks({})).save)
         trials = []
-        for variant, level, recorder in ((GIVEN, 0.0, self._given), (PRUNED, round(sparsity, 4), self._pruned)):
+        for variant, level, recorder in ((GIVEN, 0.0, self._given), (PRUNED, round(sparsity, 6), self._pruned)):
             where, columns = self._place(variant), self._columns(variant, level)
             write_records(where.records_file, schema.frame(recorder.records, columns))
             status = {"status": "finished", "trial": f"{self._net.name}, {variant}", "values": columns, "seconds": round(seconds, 3)}
