@@ -29,7 +29,7 @@ def watch(
         raise ConfigError(f"{folder}: expected a run folder, got a file")
     if folder.is_dir() and not (folder / "experiment.json").is_file() and any(folder.iterdir()):
         raise ConfigError(f"{folder}: not a run folder (no experiment.json in it); `prunescope run` makes one")
-    with watching(folder, port), contextlib.suppress(KeyboardInterrupt):
+    with contextlib.suppress(KeyboardInterrupt), watching(folder, port):
         threading.Event().wait()
 
 

@@ -34,7 +34,7 @@ class Watch:
 
     def __init__(self, folder: str | Path, port: int = 0) -> None:
         self.board = Board(folder)
-        self._heard, self._told = 0.0, ""
+        self._heard, self._told, self.closed = 0.0, "", False
         try:
             self._server = _Server((HOST, port), _handler(self))
         except (OSError, OverflowError) as error:
@@ -53,6 +53,7 @@ class Watch:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.closed = True  # also for browsers whose connection is still open
         self._server.shutdown()
         self._server.server_close()
 
@@ -131,6 +132,9 @@ def _handler(watch: Watch) -> type[BaseHTTPRequestHandler]:
         timeout = 30
 
         def do_GET(self) -> None:
+            if watch.closed:
+                self.close_connection = True
+                return
             hosts = (f"{HOST}:{watch.port}", f"localhost:{watch.port}")
             if self.headers.get("Host", "").lower() not in hosts:
                 self._send(403, "text/plain", "default-src 'none'", f"refused: this server answers to {hosts[0]} alone\n")

@@ -42,8 +42,8 @@ class LiveFile:
     nobody's results depend on it.
     """
 
-    def __init__(self, path: Path, members: Sequence[Mapping[str, Any]], seconds: float = SECONDS) -> None:
-        self._path, self._members, self._seconds = path, list(members), seconds
+    def __init__(self, path: Path, members: Sequence[Mapping[str, Any]], seconds: float | None = None) -> None:
+        self._path, self._members, self._seconds = path, list(members), SECONDS if seconds is None else seconds
         self._seen = [0] * len(self._members)
         self._last, self._begun = time.monotonic(), False
 
