@@ -22,7 +22,8 @@ def maker(folder: Path) -> Callable[[Following], TensorBoard]:
     """Makes the tracker that writes to `folder`. Raises MissingExtraError where TensorBoard is not installed."""
     extras.load("tensorboard", extra="track", purpose="--log tensorboard")
     writer = extras.load("torch.utils.tensorboard", extra="track", purpose="--log tensorboard").SummaryWriter
-    return lambda following: TensorBoard(folder, following, writer)
+    hparams = extras.load("torch.utils.tensorboard.summary", extra="track", purpose="--log tensorboard").hparams
+    return lambda following: TensorBoard(folder, following, writer, hparams)
 
 
 class TensorBoard:
@@ -31,8 +32,8 @@ class TensorBoard:
     A trial that an earlier call logged to its end is left alone; one that was broken off is written anew.
     """
 
-    def __init__(self, folder: Path, following: Following, writer: Callable[..., Any]) -> None:
-        self._folder, self._following, self._writer = folder, following, writer
+    def __init__(self, folder: Path, following: Following, writer: Callable[..., Any], hparams: Callable[..., Any]) -> None:
+        self._folder, self._following, self._writer, self._hparams = folder, following, writer, hparams
         self._open: dict[str, Any] = {}
         self._told = Told()
         self._logged = self._read()
@@ -50,24 +51,23 @@ class TensorBoard:
         """Write what is new."""
         if trial.hash in self._logged:
             return
-        if trial.name not in self._open:
-            shutil.rmtree(self._folder / place(trial), ignore_errors=True)
-            self._open[trial.name] = self._writer(str(self._folder / place(trial)), flush_secs=5)
+        writer = self._file(trial)
         for name, step, value in self._told.new(trial, facts):
-            self._open[trial.name].add_scalar(name, value, step)
+            writer.add_scalar(name, value, step)
 
     def ended(self, trial: Followed) -> None:
         """Write the settings and the outcome, and close the file."""
-        writer = self._open.pop(trial.name, None)
-        if writer is None:
+        if trial.hash in self._logged:
             return
+        writer = self._file(trial)
         settings = parameters(trial, (self._following.experiment or {}).get("config", {}))
         plain = {k: v if isinstance(v, bool | int | float | str) else str(v) for k, v in settings.items()}
         measured = [f for f in trial.facts if f.phase == "final" and f.split == "test" and f.metric != "chance"]
         final = {f"final/{f.metric}/test": f.value for f in measured}
         writer.add_text("trial", f"{trial.label}: {trial.status} {trial.reason}".strip())
-        writer.add_hparams(plain, final, run_name=".")
-        writer.close()
+        for summary in self._hparams(plain, final):  # as writer.add_hparams, which would write the outcome a second time
+            writer.file_writer.add_summary(summary)
+        self._open.pop(trial.name).close()
         self._told.forget(trial)
         if trial.status == "finished":
             self._logged[trial.hash] = str(place(trial))
@@ -78,6 +78,12 @@ class TensorBoard:
         for writer in self._open.values():
             writer.close()
         self._open = {}
+
+    def _file(self, trial: Followed) -> Any:
+        if trial.name not in self._open:
+            shutil.rmtree(self._folder / place(trial), ignore_errors=True)
+            self._open[trial.name] = self._writer(str(self._folder / place(trial)), flush_secs=5)
+        return self._open[trial.name]
 
     def _read(self) -> dict[str, Any]:
         try:
