@@ -7,7 +7,8 @@ import pytest
 
 import prunescope as ps
 from prunescope import cli
-from prunescope.integrations.tracking import Told, Tracking, parameters, tag, trackers
+from prunescope.integrations.tracking import Tracking, trackers
+from prunescope.integrations.tracks import Told, parameters, tag
 from prunescope.results import live
 from prunescope.results.following import Followed
 from prunescope.results.live import Fact

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from prunescope import extras
-from prunescope.integrations.tracking import Told, parameters
+from prunescope.integrations.tracks import Told, parameters
 from prunescope.results.following import Followed, Following
 from prunescope.results.live import Fact
 
