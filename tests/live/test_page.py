@@ -86,3 +86,18 @@ def test_a_phone_and_hostile_names(browser, tmp_path, scheme):
         assert opened.page.evaluate(unnamed) == 0
         assert opened.said == []
         opened.context.close()
+
+
+def test_a_group_that_begins_later_is_waited_for(browser, tmp_path):
+    hand = ByHand(tmp_path, groups=("tanh", "relu"))
+    hand.epoch(0, first=1)
+    hand.epoch(1, first=1)
+    with Watch(tmp_path) as watch:
+        opened = Opened(browser, watch)
+        curves = opened.page.locator("#curves")
+        assert curves.get_by_role("button", name="relu").get_attribute("aria-pressed") == "true"
+        assert opened.page.evaluate(POINTS) == [2, 2]
+        curves.get_by_role("button", name="tanh").click()
+        assert "No trial of tanh has begun yet" in curves.inner_text()
+        assert opened.said == []
+        opened.context.close()

@@ -10,7 +10,7 @@ from prunescope.results.store import TrialFolder, write_json, write_records
 
 TINY: dict[str, Any] = {
     "name": "tiny", "data": {"name": "digits", "train_size": 200, "test_size": 100}, "model": {"name": "mlp", "widths": [6]},
-    "training": {"epochs": 3, "lr": 0.3}, "finetune": {"epochs": 2}, "seeds": 2, "sparsity": [0.5],
+    "training": {"epochs": 3, "lr": 0.3}, "finetune": {"epochs": 2}, "seeds": 1, "sparsity": [0.5],
     "measure": {"plane": {"estimators": [{"name": "binning", "bins": 8}]}},
 }  # fmt: skip
 VARIANTS = [
@@ -23,18 +23,25 @@ VARIANTS = [
 class ByHand:
     """A run folder with two trials that are told about bit by bit."""
 
-    def __init__(self, folder: Path, title: str = "By hand", variants: tuple[str, ...] = ("weights", "neurons")) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        title: str = "By hand",
+        variants: tuple[str, ...] = ("weights", "neurons"),
+        groups: tuple[str, ...] = ("", ""),
+    ) -> None:
         self.folder, self.records = folder, [list[Record]() for _ in variants]
-        self.trials = [{"hash": f"{i}" * 8, "group": "", "variant": v, "sparsity": 0.5, "seed": 0} for i, v in enumerate(variants)]
+        named = enumerate(zip(variants, groups, strict=False))
+        self.trials = [{"hash": f"{i}" * 8, "group": g, "variant": v, "sparsity": 0.5, "seed": 0} for i, (v, g) in named]
         about = {"schema": schema.VERSION, "name": "hand", "title": title, "created": "2026-01-01", "question": title, "config": {}}
         write_json(folder / "experiment.json", {**about, "trials": self.trials})
         members = [{"name": f"trials/{t['hash']}", "shared": False, "label": f"{t['variant']}, seed 0", **t} for t in self.trials]
         (folder / FOLDER).mkdir()
         self._file = LiveFile(folder / FOLDER / "batch.jsonl", members, seconds=0.0)
 
-    def epoch(self, number: int) -> None:
-        """Another epoch of all trials is over."""
-        for place, found in enumerate(self.records):
+    def epoch(self, number: int, first: int = 0) -> None:
+        """Another epoch of all trials, or of those from the `first` on, is over."""
+        for place, found in list(enumerate(self.records))[first:]:
             value = 1 - 0.8 ** (number + 1 + place)
             for split in ("train", "validation"):
                 found.append(Record("accuracy", value, "fraction", "train", number, number, split))

@@ -4,7 +4,7 @@ const main = document.getElementById("main"), nav = document.getElementById("nav
 const EVERY = 2000;
 const TRIALS = new Map(); // by name, as the server told them last
 const now = { version: 0, run: DATA.about.created || "", status: "waiting", quiet: null, counts: {}, planes: [], plane: null, lost: false };
-const view = { group: GROUPS[0] ?? "", split: "validation", shown: "all", hidden: new Set(), plane: null, estimate: null };
+const view = { group: null, split: "validation", shown: "all", hidden: new Set(), plane: null, estimate: null };
 
 async function ask() {
   try {
@@ -15,7 +15,11 @@ async function ask() {
     for (const trial of said.trials) TRIALS.set(trial.name, trial);
     const changed = said.version !== now.version || said.status !== now.status || now.lost || said.plane?.name !== now.plane?.name;
     Object.assign(now, said, { lost: false });
-    if (!view.plane && now.planes.length) { view.plane = now.planes.at(-1); setTimeout(ask, 0); return; }
+    if (!view.plane && now.planes.length) { // a trial at work rather than a training that is shared
+      view.plane = now.planes.find((n) => TRIALS.get(n)?.status === "running" && !TRIALS.get(n).shared) ?? now.planes[0];
+      setTimeout(ask, 0);
+      return;
+    }
     tellState();
     if (changed) draw();
   } catch {
@@ -74,14 +78,17 @@ function first() { // before there is anything to draw
   const text = { waiting: "The page shows the run as soon as it begins.", running: "Curves appear here when the first epochs are over." }[now.status];
   return [el("p", { class: "empty", text: text || "There are no records in this run folder." })];
 }
+const groupNow = () => view.group ?? [...GROUPS, ""].find((g) => [...TRIALS.values()].some((t) => t.group === g && Object.keys(t.curves).length)) ?? ""; // the chosen one, else the first to have begun
+const groupPicker = () => picker("Group", options(GROUPS), groupNow(), again("group"));
 function curves() {
-  const all = [...TRIALS.values()].filter((t) => t.group === view.group && Object.keys(t.curves).length);
-  if (!all.length) return null;
+  if (![...TRIALS.values()].some((t) => Object.keys(t.curves).length)) return null;
+  const all = [...TRIALS.values()].filter((t) => t.group === groupNow() && Object.keys(t.curves).length);
+  if (!all.length) return [el("div", { class: "controls" }, groupPicker()), el("p", { class: "empty", text: `No trial of ${groupNow()} has begun yet.` })];
   const splits = unique(all.flatMap((t) => Object.keys(t.curves).map((k) => k.split("/")[1])));
   const split = splits.includes(view.split) ? view.split : splits[0];
   const shown = all.filter((t) => !view.hidden.has(t.variant) && (view.shown === "all" || t.status === "running"));
   const charts = ["accuracy", "loss"].filter((m) => all.some((t) => t.curves[`${m}/${split}`])).map((m) => curveChart(shown, m, split));
-  return [el("div", { class: "controls" }, picker("Group", options(GROUPS), view.group, again("group")), picker("Split", options(splits), split, again("split")),
+  return [el("div", { class: "controls" }, groupPicker(), picker("Split", options(splits), split, again("split")),
     picker("Trials", [{ value: "all", label: "all trials" }, { value: "running", label: "at work" }], view.shown, again("shown"))),
   legend(names(all).map((v) => ({ key: v, label: v, style: variantStyle(v) })), view.hidden, draw), el("div", { class: "panels wide" }, ...charts),
   el("p", { class: "note", text: `A line is one trial; finished ones are pale.${all.some((t) => t.shared) ? " Dotted: training before pruning that several trials share." : ""}` })];
@@ -133,7 +140,7 @@ async function ask2() { // a choice is answered at once, beside the steady quest
 }
 
 function results() {
-  const done = [...TRIALS.values()].filter((t) => t.group === view.group && known(t.final.accuracy) && !view.hidden.has(t.variant));
+  const done = [...TRIALS.values()].filter((t) => t.group === groupNow() && known(t.final.accuracy) && !view.hidden.has(t.variant));
   if (!done.length) return null;
   const level = (t) => t.sparsity ?? 0, levels = unique(done.map(level)).sort((a, b) => a - b);
   const lines = names(done).map((variant) => {
@@ -146,7 +153,7 @@ function results() {
     x: { kind: "linear", domain: [0, Math.max(0.1, ...levels)], label: "sparsity asked for", name: "sparsity", format: sparsityName, tell: sparsityName },
     y: { kind: "linear", domain: padded(extent(lines.flatMap((l) => l.values.flat()))), name: "test accuracy", format: (v) => `${Number((100 * v).toPrecision(4))} %`, tell: (v) => percent(v, 2) },
   });
-  return [el("p", { class: "lead", text: `Test accuracy of the ${done.length} finished trials${view.group ? ` of ${view.group}` : ""}: dots are trials, lines their means. Intervals and paired differences are in the report.` }),
+  return [el("p", { class: "lead", text: `Test accuracy of the ${done.length} finished trials${groupNow() ? ` of ${groupNow()}` : ""}: dots are trials, lines their means. Intervals and paired differences are in the report.` }),
     el("div", { class: "panels few" }, chart)];
 }
 
