@@ -92,8 +92,8 @@ class Estimate:
     interval    (low, high) in `unit`, nominally 95 %, None where none was asked for or the method has none; `parameters` say how made
     ceiling     the largest value this estimator can return on these samples (log2 n, H(Y), ...)
     n           samples used
-    flags       what makes the value doubtful, in this estimator's or this sample's case (docs/how-to.md has the list): "saturated" (within
-                0.1 bit of the ceiling), "above-ceiling", "unconverged" (it still changes with n), "high-dimension", "not-gaussian", ...
+    flags       what makes the value doubtful, in this estimator's or this sample's case (docs/how-to/judge-an-estimate.md has the list):
+                "saturated" (within 0.1 bit of the ceiling), "above-ceiling", "unconverged" (it still changes with n), ...
     """
 
     value: float

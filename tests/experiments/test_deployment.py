@@ -202,3 +202,18 @@ def test_a_trial_is_read_back_exported_and_read_from_the_file(int8_run, tmp_path
     torch.save({}, pickled)
     with pytest.raises(ConfigError, match="may run code when they are read"):
         open_saved(str(pickled))
+
+
+def test_each_stage_is_timed_on_the_named_back_ends_and_a_strange_name_is_refused_before_training(tmp_path):
+    deploy = {"compact": True, "backends": ["eager", "csr"], "batch_size": 8}
+    config = CONFIG | {"seeds": 1, "training": {"epochs": 1}, "finetune": {"epochs": 0}, "deploy": deploy}
+    run = ps.run({**config, "prune": {"granularity": "neuron"}}, out=tmp_path / "run", engine="serial")
+    rows = run.records[run.records["metric"] == "backend_ms"]
+    named = rows["parameters"].map(json.loads)
+    assert sorted(zip(rows["phase"], named.map(lambda d: d["backend"]), strict=True)) == [
+        ("compacted", "csr"), ("compacted", "eager"), ("final", "csr"), ("final", "eager"),
+    ]  # fmt: skip
+    assert (rows["value"] > 0).all()
+    assert set(named.map(lambda d: (d["batch_size"], d["threads"]))) == {(8, 1)}
+    with pytest.raises(ConfigError, match=r"onnxrutime.*onnxruntime"):
+        ps.run({**config, "deploy": {"backends": ["onnxrutime"]}}, out=tmp_path / "other", engine="serial")

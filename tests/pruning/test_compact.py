@@ -14,6 +14,7 @@ import prunescope as ps
 from prunescope import cli
 from prunescope.pruning.compact import CompactError, shrinking
 from prunescope.pruning.compact.norms import CompactNorm
+from prunescope.pruning.normalisation import recalibrate
 from prunescope.types import PruningError, StoreError
 from zoo import Gated, Grouped, randomised
 
@@ -297,6 +298,24 @@ def test_approximate_drops_what_changes_over_positions_and_says_so():
     assert "APPROXIMATION" in str(loose)
     assert 1e-6 < error(net, masks, rough, x) < 0.5
     assert error(net, masks, exact, x) < 1e-12
+
+
+def test_an_approximation_takes_the_statistics_of_its_norms_anew_and_comes_closer():
+    torch.manual_seed(0)
+    shifted = nn.Conv2d(4, 4, 3, padding=1, groups=4)
+    net = named(nn.Conv2d(1, 4, 3, padding=1), shifted, nn.Softplus(), nn.Conv2d(4, 3, 1), nn.BatchNorm2d(3), nn.ReLU(), nn.Conv2d(3, 2, 1))
+    masks, x = rows(net, a__weight=[1, 2]), torch.randn(64, 1, 8, 8).double()
+    whole = copy.deepcopy(net)
+    masks.apply(whole)
+    recalibrate(whole, x, 64)  # what the masked network would be with statistics of its own
+    rough, _ = ps.compact(whole, masks, x[:4], approximate=True)
+    near, report = ps.compact(whole, masks, x[:4], approximate=True, calibration=x)
+    assert report.recalibrated == 1
+    assert "statistics of 1 batch norms" in str(report)
+    assert not torch.equal(near.e.running_mean, rough.e.running_mean)
+    assert error(whole, masks, near, x) < error(whole, masks, rough, x)
+    with pytest.raises(CompactError, match="belongs to approximate"):
+        ps.compact(whole, masks, x[:4], calibration=x)
 
 
 def network() -> nn.Module:

@@ -22,14 +22,22 @@ def compact(
     tokens: Annotated[int, typer.Option("--tokens", min=0, help="With a name: inputs are whole numbers below this.")] = 0,
     classes: Annotated[int, typer.Option("--classes", min=1, help="With a name: how many outputs.")] = 10,
     approximate: Annotated[bool, typer.Option("--approximate", help="Also drop what cannot go exactly.")] = False,
+    recalibrate: Annotated[
+        int, typer.Option("--recalibrate", min=0, metavar="N", help="With --approximate, of a trial: batch norms anew, from N samples.")
+    ] = 0,
     data_dir: Annotated[Path | None, typer.Option("--data-dir", help="Where data sets lie.")] = None,
 ) -> None:
     """Remove what masks leave constant, check that the outputs stay, and write the smaller network: .safetensors, or .pt2 for a graph."""
     from prunescope.pruning.compact import compact as shrink
     from prunescope.pruning.compact import save_compact
 
-    model, held, example, place = _opened(source, weights, masks, shape, tokens, classes, data_dir)
-    small, report = shrink(model, held, example, approximate=approximate)
+    model, held, example, place, samples = _opened(source, weights, masks, shape, tokens, classes, data_dir)
+    if recalibrate and samples is None:
+        raise ConfigError(f"--recalibrate {recalibrate}: only a trial has training samples; in Python: ps.compact(..., calibration=x)")
+    if recalibrate and not approximate:
+        raise ConfigError("--recalibrate goes with --approximate: an exact network keeps its statistics")
+    calibration = samples[:recalibrate] if recalibrate else None
+    small, report = shrink(model, held, example, approximate=approximate, calibration=calibration)
     graph = report.how == "graph module"
     path = save_compact(small, (file or place).with_suffix(".pt2" if graph else ".safetensors"), example)
     out.print(str(report), highlight=False, markup=False, soft_wrap=True)
@@ -39,8 +47,8 @@ def compact(
 
 def _opened(
     source: str, weights: Path | None, masks: Path | None, shape: str | None, tokens: int, classes: int, data_dir: Path | None
-) -> tuple[Any, Any, Any, Path]:
-    """(model, masks or None where the zeros count, example inputs, where the file goes by default)."""
+) -> tuple[Any, Any, Any, Path, Any]:
+    """(model, masks or None where the zeros count, example inputs, where the file goes by default, training samples or None)."""
     import torch
 
     from prunescope import models
@@ -54,7 +62,7 @@ def _opened(
         if weights is not None or masks is not None or shape is not None:
             raise ConfigError(f"{source} is a trial, which has its own weights, masks and inputs: leave --weights, --masks and --input out")
         found = open_saved(source, stage=FINAL, data_dir=data_dir)
-        return found.model, found.masks, found.example, found.place / "compact"
+        return found.model, found.masks, found.example, found.place / "compact", found.samples
     if Path(source).exists():
         raise ConfigError(f"{source}: expected a trial (RUN:HASH or RUN/trials/HASH), a model's name or module:function")
     registered.get(source)  # an unknown name is told before anything is asked for
@@ -70,4 +78,4 @@ def _opened(
     generator = torch.Generator().manual_seed(0)
     size = (2, *sizes)
     example = torch.randint(0, tokens, size, generator=generator) if tokens else torch.randn(size, generator=generator)
-    return model.eval(), None if masks is None else Masks.load(masks, model), example, Path("compact")
+    return model.eval(), None if masks is None else Masks.load(masks, model), example, Path("compact"), None

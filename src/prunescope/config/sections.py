@@ -251,10 +251,13 @@ class DeployConfig(Section):
     compact   remove what the masks leave constant, for a smaller dense network of the same outputs
     formats   files written beside the weights and checked, their bytes recorded: "safetensors", "pt2", and "onnx" (extra `export`) of the
               last stage in floating point
+    backends  each stage is timed on these (`prunescope list backends`), on batches of `batch_size`, one thread, processor time
     """
 
     compact: bool = False
     formats: list[Literal["safetensors", "onnx", "pt2"]] = []
+    backends: list[str] = []
+    batch_size: int = Field(64, ge=1)
 
 
 class VariantConfig(Section):

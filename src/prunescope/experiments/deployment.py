@@ -12,6 +12,8 @@ from prunescope.config import TrialConfig
 from prunescope.experiments.execution import Execution
 from prunescope.export import export_model
 from prunescope.export.graphs import check_onnx
+from prunescope.measures.backend_times import backend_times
+from prunescope.measures.backends import absence
 from prunescope.measures.quality import Measurement
 from prunescope.measures.size import size
 from prunescope.pruning import Masks
@@ -19,6 +21,7 @@ from prunescope.pruning.compact import compact
 from prunescope.quantization import quantize, stored_bytes
 from prunescope.quantization.choice import chosen
 from prunescope.quantization.int8 import torchao
+from prunescope.registry import backends
 
 COMPACTED, QUANTISED = "compacted", "quantised"  # phases of the records
 
@@ -57,8 +60,10 @@ def deploy(work: Execution, masks: Masks | None) -> None:
     Files are of the last stage, ONNX of the last one in floating point.
     """
     floating = last = Stage("final", work.model, ()), masks
+    _timed(work, last[0])
     for stage in stages(work.model, masks, work.config, example=work.data.train.x[:2], calibration=work.calibration):
         work.recorder.stage(stage.phase, stage.model, stage.sizes)
+        _timed(work, stage)
         last = stage, None if stage.phase == COMPACTED else last[1]
         floating = floating if stage.phase == QUANTISED else last
     if work.config.quantize.weights == "int8" and last[0].phase != QUANTISED:  # said, not silent: the others of the sweep may have int8
@@ -66,6 +71,13 @@ def deploy(work: Execution, masks: Masks | None) -> None:
         work.recorder.note(last[0].phase, [Measurement("int8_weights", 0, "count", parameters={"int8": [], "float": kept})])
     for kind in work.config.deploy.formats if work.place is not None else ():
         _write(work, *(floating if kind == "onnx" else last), kind)
+
+
+def _timed(work: Execution, stage: Stage) -> None:
+    """What the stage takes on each back-end that the config names."""
+    own = work.config.deploy
+    if own.backends:
+        work.recorder.note(stage.phase, backend_times(stage.model, work.data.test.x, own.backends, batch_size=own.batch_size))
 
 
 def _write(work: Execution, stage: Stage, masks: Masks | None, kind: str) -> None:
@@ -90,3 +102,6 @@ def check_extras(config: TrialConfig) -> None:
         torchao()
     if "onnx" in config.deploy.formats:
         check_onnx()
+    for name in config.deploy.backends:
+        if (reason := absence(backends.get(name))) is not None:
+            raise reason

@@ -23,6 +23,7 @@ from prunescope.experiments.recorder import Recorder
 from prunescope.experiments.sweep import Trial
 from prunescope.measures.quality import batched, loss_function
 from prunescope.pruning import Masks, prune
+from prunescope.pruning.normalisation import recalibrate
 from prunescope.quantization import simulated
 from prunescope.results.schema import FACT_COLUMNS, Record, frame
 from prunescope.results.store import read_records, write_beside, write_records
@@ -30,7 +31,6 @@ from prunescope.training import State, load_weights, save_weights
 from prunescope.training.arrangement import QUANTISED, TAUGHT
 from prunescope.training.distillation import Distillation
 from prunescope.training.loop import batch_size
-from prunescope.training.normalisation import recalibrate
 from prunescope.types import Dataset, Split, StoreError
 
 CALIBRATION_BATCH = 128
@@ -124,7 +124,7 @@ class Execution:
             with self._as_int8():
                 yield self.training(own.as_training(self.config.training), phase, masks if own.hold_masks else None, finetuning=True)
         if own.recalibrate_batchnorm:
-            recalibrate(self.model, self.data.train, batch_size(len(self.data.train), self.config.training))
+            recalibrate(self.model, self.data.train.x, batch_size(len(self.data.train), self.config.training))
         if own.epochs or own.recalibrate_batchnorm:
             self.recorder.state_after("finetune", masks if own.hold_masks else None, epoch=(round_number + 1) * own.epochs)
 

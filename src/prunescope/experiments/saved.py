@@ -40,6 +40,7 @@ class Saved:
     about: Mapping[str, Any]
     name: str
     place: Path  # what it was read from: the trial's folder, or the file
+    samples: Tensor | None = None  # the trial's training samples (n, ...)
 
 
 def open_saved(where: str, *, stage: str | None = None, data_dir: Path | None = None) -> Saved:
@@ -120,7 +121,7 @@ def _from_trial(run: Run, name: str, stage: str | None, data_dir: Path | None) -
             "input_shape": list(example.shape[1:]),
             "classes": work.data.classes,
         }
-    return Saved(model, left, example, about, f"{trial.experiment}-{name[:8]}", place.folder)
+    return Saved(model, left, example, about, f"{trial.experiment}-{name[:8]}", place.folder, work.data.train.x)
 
 
 def _as_asked(config: TrialConfig, stage: str | None) -> tuple[TrialConfig, str | None]:

@@ -13,7 +13,9 @@ from torch import Tensor, nn
 
 EXACT = 1e-10
 Inputs = tuple[tuple[Any, ...], dict[str, Any]]
-BATCHES = (1, 7)
+BATCHES = (7, 5)  # samples of a comparison; the second where the example has as many as the first
+FEWER = (4, 5)  # the same for inputs of many entries
+MANY = 1 << 16
 LARGEST = 1 << 17  # entries of an input that is tried for its size alone
 
 
@@ -29,6 +31,10 @@ class DiffersError(Exception):
     """The compacted network does not compute what the masked one does."""
 
 
+class _FailedError(DiffersError):
+    """It fails where the masked one gives an answer."""
+
+
 def doubled(values: Any) -> Any:
     """Inputs with floating tensors in double precision."""
     return cast(values, torch.float64)
@@ -39,28 +45,33 @@ def cast(values: Any, dtype: torch.dtype) -> Any:
     return torch.utils._pytree.tree_map(lambda v: v.to(dtype) if isinstance(v, Tensor) and v.is_floating_point() else v, values)
 
 
-def variants(inputs: Inputs, seed: int = 0) -> Iterator[tuple[str, Inputs]]:
-    """The example, random inputs of its shape, of other batch sizes, and of other sizes along positions.
+class Draws:
+    """Inputs to compare on: the example, and random ones of its form in other batch sizes and other sizes along positions.
 
     The batch is dimension 0 wherever it is as long as the first tensor's. Which dimensions are positions nobody says: all are tried, for
     the network refuses those that are not.
     """
-    yield "example", inputs
-    generator = torch.Generator().manual_seed(seed)
-    leaves, spec = torch.utils._pytree.tree_flatten(inputs)
-    first = next((v for v in leaves if isinstance(v, Tensor) and v.ndim), None)
 
-    def build(resize: Resize) -> Inputs:
-        found: Inputs = torch.utils._pytree.tree_unflatten([_random(v, resize, generator) for v in leaves], spec)
+    def __init__(self, inputs: Inputs, seed: int = 0) -> None:
+        self.inputs, self.generator = inputs, torch.Generator().manual_seed(seed)
+        self.leaves, self.spec = torch.utils._pytree.tree_flatten(inputs)
+        first = next((v for v in self.leaves if isinstance(v, Tensor) and v.ndim), None)
+        self.shape: tuple[int, ...] = () if first is None else tuple(first.shape)
+
+    def random(self, batch: int | None = None, shape: tuple[int, ...] | None = None) -> Inputs:
+        """Random inputs, of `batch` samples and with the sizes of `shape` along positions where these are given."""
+
+        def resized(old: tuple[int, ...]) -> tuple[int, ...]:
+            if shape is not None:
+                old = _positions(self.shape, shape)(old)
+            return old if batch is None else _batch(self.shape[0], batch)(old)
+
+        found: Inputs = torch.utils._pytree.tree_unflatten([_random(v, resized, self.generator) for v in self.leaves], self.spec)
         return found
 
-    yield "random inputs", build(lambda shape: shape)
-    if first is None:
-        return
-    for batch in BATCHES:
-        yield f"batch size {batch}", build(_batch(first.shape[0], batch))
-    for number, shape in enumerate(_sizes(tuple(first.shape))):
-        yield f"another size {number}", build(_positions(tuple(first.shape), shape))
+    def sizes(self) -> Iterator[tuple[int, ...]]:
+        """Other sizes of the first input, to be tried: smaller ones first, which cost less."""
+        return _sizes(self.shape)
 
 
 Resize = Callable[[tuple[int, ...]], tuple[int, ...]]
@@ -99,42 +110,66 @@ def _random(value: Any, resize: Resize, generator: torch.Generator) -> Any:
     return value.flatten()[picks]
 
 
-@torch.no_grad()
-def compare(
-    masked: Callable[..., Any], small: Callable[..., Any], inputs: Inputs, tolerance: float, *, brief: bool = False
-) -> tuple[list[Check], str]:
-    """(the error on every variant of the inputs that the masked network takes, a note on sizes that only that one takes).
+class Comparison:
+    """The masked and the smaller network side by side; `found` has the error of each comparison, `note` what only the masked one takes."""
 
-    brief: the example alone. DiffersError where an error is above `tolerance`, or where the smaller
-    network fails on a batch size that the masked one takes.
-    """
-    found, note, sized = [], "", False
-    for what, (args, kwargs) in variants(inputs):
-        other = what.startswith("another")
-        if brief and what != "example":
-            break
-        if other and sized:
-            continue
+    def __init__(self, masked: Callable[..., Any], small: Callable[..., Any], inputs: Inputs, tolerance: float) -> None:
+        self.masked, self.small, self.tolerance = masked, small, tolerance
+        self.draws = Draws(inputs)
+        self.found: list[Check] = []
+        self.note = ""
+
+    @torch.no_grad()
+    def example(self) -> Comparison:
+        """On the example. DiffersError where an output differs or the smaller network fails, here and in what follows."""
+        self._made("example", self.draws.inputs, refused=False)
+        return self
+
+    @torch.no_grad()
+    def random(self) -> Comparison:
+        """On one random sample where the masked network takes one, else on random inputs of the example's size."""
+        if not (self.draws.shape and self._made("one random sample", self.draws.random(1))):
+            self._made("random inputs", self.draws.random(), refused=False)
+        return self
+
+    @torch.no_grad()
+    def resized(self) -> Comparison:
+        """On another size along positions and another batch size, where the masked network takes them: the smallest that it does."""
+        if not self.draws.shape:
+            return self
+        taken = None
+        for shape in self.draws.sizes():
+            try:
+                if self._made("another size", self.draws.random(1, shape)) or self._made("another size", self.draws.random(None, shape)):
+                    taken = shape
+                    break
+            except _FailedError:  # the smaller network says nothing wrong, it refuses
+                self.note = "takes inputs of the example's size alone"
+                break
+        first, second = FEWER if math.prod(self.draws.shape[1:]) > MANY else BATCHES
+        batch = second if self.draws.shape[0] == first else first
+        self._made(f"batch size {batch}", self.draws.random(batch, taken))
+        return self
+
+    def _made(self, what: str, inputs: Inputs, *, refused: bool = True) -> bool:
+        """Whether the masked network takes the inputs; it raises where it does not and may not have `refused` them."""
+        args, kwargs = inputs
         try:
-            expected = masked(*copy.deepcopy(args), **copy.deepcopy(kwargs))
+            expected = self.masked(*copy.deepcopy(args), **copy.deepcopy(kwargs))
         except Exception:  # the user's network takes no such batch or size
-            if what in ("example", "random inputs"):
+            if not refused:
                 raise
-            continue
+            return False
         try:
-            got = small(*args, **kwargs)
+            got = self.small(*args, **kwargs)
         except Exception as error:
-            if other:
-                note, sized = "takes inputs of the example's size alone", True
-                continue
             said = " ".join(str(error).split())[:200]
-            raise DiffersError(f"on {what} the smaller network fails: {type(error).__name__}: {said}") from error
+            raise _FailedError(f"on {what} the smaller network fails: {type(error).__name__}: {said}") from error
         gap = difference(expected, got)
-        if not gap <= tolerance:
-            raise DiffersError(f"on {what} its outputs differ by {gap:.1e} of the largest output (allowed {tolerance:.0e})")
-        sized |= other
-        found.append(Check("another size" if other else what, gap))
-    return found, note
+        if not gap <= self.tolerance:
+            raise DiffersError(f"on {what} its outputs differ by {gap:.1e} of the largest output (allowed {self.tolerance:.0e})")
+        self.found.append(Check(what, gap))
+        return True
 
 
 def difference(expected: Any, got: Any) -> float:

@@ -44,6 +44,8 @@ def normalised(
     *, rms: bool = False,
 ) -> Tensor:  # fmt: skip
     """`x` normalised over its groups of channels (dimension `dim`: -1 alone, 1 with all positions behind it), as `CompactNorm` says."""
+    if dim == -1 and len(counts) == 1:
+        return _one_group(x, weight, bias, eps, counts, removed, rms=rms)
     channels = x.movedim(dim, -1)
     positions = list(range(1, channels.ndim - 1)) if dim == 1 else []
     area = 1
@@ -66,6 +68,30 @@ def normalised(
     if bias is not None:
         out = out + bias
     return out.movedim(-1, dim)
+
+
+def _one_group(
+    x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, counts: Tensor, removed: Tensor, *, rms: bool
+) -> Tensor:
+    """The same for one group over the last dimension: torch's own layer norm of the kept channels, set right by a factor and a shift a row.
+
+    With a the mean and v the variance of the m kept channels, mean = (m a + total) / n and the kept deviations squared sum to
+    m (v + (a - mean)^2).
+    """
+    gone, total, square = removed.to(x.dtype)
+    number, kept = counts.to(x.dtype), x.shape[-1]
+    if rms:
+        out = x * torch.rsqrt((x.square().sum(-1, keepdim=True) + square) / number + eps)
+    else:
+        own, middle, inverse = torch.native_layer_norm(x, [kept], None, None, eps)
+        mean = (kept * middle + total) / number
+        shift = middle - mean
+        variance = (kept * (inverse**-2 - eps + shift**2) + square - 2 * mean * total + gone * mean**2) / number
+        scale = torch.rsqrt(variance + eps)
+        out = torch.addcmul(shift * scale, own, scale / inverse).to(x.dtype)
+    if weight is None:
+        return out if bias is None else out + bias
+    return out * weight if bias is None else torch.addcmul(bias, out, weight)
 
 
 def statistics(kept: Tensor, values: Tensor, width: int, groups: int | None) -> tuple[Tensor, Tensor, Tensor]:

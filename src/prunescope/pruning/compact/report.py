@@ -34,6 +34,7 @@ class CompactReport:
     exact           whether the result computes what the masked network does; False for `approximate`
     checks          errors in double precision, relative to the largest output; rounded: the same in the model's own precision
     seconds         by part: trace, plan, build, check
+    recalibrated    batch norms of an approximation whose statistics were taken anew
     """
 
     before: int
@@ -46,6 +47,7 @@ class CompactReport:
     rounded: tuple[Check, ...]
     seconds: dict[str, float] = field(default_factory=dict)
     note: str = ""
+    recalibrated: int = 0
 
     @property
     def removed(self) -> int:
@@ -75,6 +77,8 @@ class CompactReport:
             f"largest error: {self.error:.1e} in double precision, {self.rounded_error:.1e} as returned "
             f"({', '.join(c.what for c in self.checks)})",
         ]
+        if not self.exact:
+            lines.append(f"statistics of {self.recalibrated} batch norms were taken anew from the calibration samples")
         if self.note:
             lines.append(f"note: {self.note}")
         wide = max([6, *(len(r.family) for r in self.rows)])

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from prunescope.pruning.compact.checking import Check, DiffersError, Inputs, cast, compare, doubled, precision, tolerance_of
+from prunescope.pruning.compact.checking import Check, Comparison, DiffersError, Inputs, cast, difference, doubled, precision, tolerance_of
 from prunescope.pruning.compact.own import UnfitError, own_classes
 from prunescope.pruning.compact.plan import Plan, plan
 from prunescope.pruning.compact.regraph import graph_modules
@@ -20,8 +20,11 @@ from prunescope.pruning.compact.study import Study, dead_by_masks, study
 from prunescope.pruning.coupling import Coupling, couple
 from prunescope.pruning.coupling.trace import call_arguments
 from prunescope.pruning.masks import Masks
+from prunescope.pruning.normalisation import recalibrate
 from prunescope.pruning.wrapping import unwrapped
 from prunescope.types import PruningError
+
+CALIBRATED = 64  # samples at a time
 
 
 class CompactError(PruningError):
@@ -29,7 +32,12 @@ class CompactError(PruningError):
 
 
 def compact(
-    model: nn.Module, masks: Mapping[str, Tensor] | None = None, example_inputs: Any = None, *, approximate: bool = False
+    model: nn.Module,
+    masks: Mapping[str, Tensor] | None = None,
+    example_inputs: Any = None,
+    *,
+    approximate: bool = False,
+    calibration: Tensor | None = None,
 ) -> tuple[nn.Module, CompactReport]:
     """A smaller dense network that computes what `model` does with its `masks`, and a report of the parameters that went.
 
@@ -37,10 +45,12 @@ def compact(
     masks            True = kept, by parameter name (`Masks`); None takes the zeros of the weights as they are
     example_inputs   a tensor, a tuple of positional or a mapping of keyword inputs; a batch of two or more says most
     approximate      also drop dead channels whose numbers no bias can stand for exactly; their mean over positions is kept
+    calibration      samples (n, ...) over which an approximate network's batch norms take their statistics anew (`report.recalibrated`)
 
     The result is the model's own class with smaller parameters where its forward allows that, else a graph of ATen operations. Before it is
-    returned it is compared with the masked model in double precision, on the example, on random inputs, and on batches of 1 and 7 and
-    another size where the model takes them. CompactError where no network passes; PruningError where the model cannot be traced.
+    returned it is compared with the masked model in double precision, on the example, on a random sample, and on another batch size and
+    another size where the model takes them; in its own precision on the first two. CompactError where no network passes; PruningError
+    where the model cannot be traced.
 
     >>> net = nn.Sequential(nn.Linear(3, 4), nn.Sigmoid(), nn.Linear(4, 2))
     >>> small, report = compact(net, {"0.weight": torch.tensor([[True], [False], [True], [True]]).expand(4, 3)}, torch.zeros(2, 3))
@@ -48,6 +58,8 @@ def compact(
     (26, 20, (3, 3), 'own classes')
     """
     model = unwrapped(model)
+    if calibration is not None and not approximate:
+        raise CompactError("calibration belongs to approximate=True: an exact network keeps its statistics")
     if example_inputs is None:
         raise CompactError("compact needs example_inputs (a tensor, a tuple or a mapping of keywords) to trace the network with")
     clock = Clock()
@@ -60,7 +72,7 @@ def compact(
     tensors = {n: t.detach() for n, t in [*work.named_buffers(), *work.named_parameters()]}
     found = study(coupling, tensors, torch.utils._pytree.tree_leaves(wide), approximate=approximate)
     clock.note("plan")
-    build = Build(masked.eval(), work, inputs, wide, approximate, clock)
+    build = Build(masked.eval(), work, inputs, wide, approximate, clock, calibration)
     return build.first(found)
 
 
@@ -98,7 +110,17 @@ class Clock:
 class Build:
     """The candidates, from the most wanted to the least, and their checks."""
 
-    def __init__(self, masked: nn.Module, work: nn.Module, inputs: Inputs, wide: Inputs, approximate: bool, clock: Clock) -> None:
+    def __init__(
+        self,
+        masked: nn.Module,
+        work: nn.Module,
+        inputs: Inputs,
+        wide: Inputs,
+        approximate: bool,
+        clock: Clock,
+        calibration: Tensor | None = None,
+    ) -> None:
+        self.calibration = calibration
         self.masked, self.work, self.inputs, self.wide, self.approximate, self.clock = masked, work, inputs, wide, approximate, clock
         self.dtype = precision(masked)
 
@@ -106,18 +128,19 @@ class Build:
         """The first candidate that passes."""
         said: list[str] = []
         for made, how, wide in self._candidates(found, said):
+            norms = 0 if self.calibration is None else recalibrate(wide, doubled(self.calibration), CALIBRATED)
             self.clock.note("build")
             try:
-                checks, note = compare(self.work, wide, self.wide, self._tolerance(torch.float64, found))
+                made_wide = Comparison(self.work, wide, self.wide, self._tolerance(torch.float64, found)).example().random().resized()
                 small = returned(wide, self.masked, self.dtype)
-                rounded = self._rounded(small, checks)
+                rounded = self._rounded(small, made_wide.found)
             except DiffersError as error:
                 said.append(f"{how}: {error}")
                 continue
             finally:
                 self.clock.note("check")
-            notes = [*dict.fromkeys(said), *([note] if note else [])]
-            return small, self._report(made, how, small, checks, rounded, "; ".join(notes))
+            notes = [*dict.fromkeys(said), *([made_wide.note] if made_wide.note else [])]
+            return small, self._report(made, how, small, made_wide.found, rounded, "; ".join(notes), norms)
         why = "; ".join(dict.fromkeys(said))
         raise CompactError(f"{type(self.masked).__name__} cannot be made smaller: {why}. Model and masks are as before")
 
@@ -158,7 +181,7 @@ class Build:
         """Whether the example passes in the user's own classes or as a graph."""
         for _, _, module in self._of(made, []):
             try:
-                compare(self.work, module, self.wide, self._tolerance(torch.float64, made.study), brief=True)
+                Comparison(self.work, module, self.wide, self._tolerance(torch.float64, made.study)).example()
             except DiffersError:
                 continue
             return True
@@ -177,31 +200,31 @@ class Build:
         """The same comparison in the precision that is returned; a network that rounds much itself may differ by as much as it does."""
         if self.dtype == torch.float64:
             return wide
-        own = max((c.error for c in self._noise()), default=0.0)
-        allowed = float("inf") if self.approximate else max(tolerance_of(self.dtype), 10 * own)
-        return compare(self.masked, small, self.inputs, allowed)[0]
+        allowed = float("inf") if self.approximate else tolerance_of(self.dtype)
+        try:
+            return Comparison(self.masked, small, self.inputs, allowed).example().random().found
+        except DiffersError:
+            own = 10 * self._noise()
+            if own <= allowed:
+                raise
+        return Comparison(self.masked, small, self.inputs, own).example().random().found
 
-    def _noise(self) -> list[Check]:
+    @torch.no_grad()
+    def _noise(self) -> float:
         """How far the masked network in its own precision is from itself in double precision."""
-        dtype = self.dtype
+        args, kwargs = self.wide
+        return difference(self.work(*args, **kwargs), self.masked(*cast(args, self.dtype), **cast(kwargs, self.dtype)))
 
-        def narrow(*args: Any, **kwargs: Any) -> Any:
-            return self.masked(*cast(args, dtype), **cast(kwargs, dtype))
-
-        with torch.no_grad():
-            args, kwargs = self.wide
-            from prunescope.pruning.compact.checking import difference
-
-            return [Check("rounding", difference(self.work(*args, **kwargs), narrow(*args, **kwargs)))]
-
-    def _report(self, made: Plan, how: str, small: nn.Module, checks: list[Check], rounded: list[Check], note: str) -> CompactReport:
+    def _report(
+        self, made: Plan, how: str, small: nn.Module, checks: list[Check], rounded: list[Check], note: str, norms: int
+    ) -> CompactReport:
         before, after = (sum(p.numel() for p in m.parameters()) for m in (self.masked, small))
         dead = dead_by_masks(made.study) | made.removed
         names = [n for n, _ in self.masked.named_parameters()]
         removable = counted(made.coupling, np.asarray(dead), names)
         seconds = {n: round(s, 4) for n, s in self.clock.seconds.items()}
         return CompactReport(
-            before, after, removable, how, not self.approximate, rows(made, dead), tuple(checks), tuple(rounded), seconds, note
+            before, after, removable, how, not self.approximate, rows(made, dead), tuple(checks), tuple(rounded), seconds, note, norms
         )
 
 

@@ -96,8 +96,12 @@ def families(ledger: Ledger, trace: Trace) -> tuple[list[Family], list[Family], 
     for found in _in_order(ledger, sets):
         kinds[tuple(members[found]), frozen.get(found, ()), mixed.get(found, ()), found in heads].append(found)
     made: list[Family] = []
+    row = np.full(int(sets.max()) + 1, -1)  # the piece that a set is in the family at hand
+    sets_of = [sets[start : start + size] for start, size, _, _ in ledger.spans]
     for (spans, why, met, head), numbers in sorted(kinds.items(), key=lambda item: bool(item[0][1])):  # those that can go are named first
-        parts = [_part(ledger, sets, n, numbers, frozenset(k for k, s in roles.items() if n in s), trace) for n, _ in spans]
+        row[numbers] = np.arange(len(numbers))
+        parts = [_part(ledger, row[sets_of[n]], n, len(numbers), frozenset(k for k, s in roles.items() if n in s), trace) for n, _ in spans]
+        row[numbers] = -1
         if any("producer" in p.roles for p in parts):  # the others are inputs and positions, which no weight makes
             made.append(_family(made, parts, why, met, head, np.array(numbers)))
     return [f for f in made if not f.frozen], [f for f in made if f.frozen], sets
@@ -142,13 +146,10 @@ def _in_order(ledger: Ledger, sets: np.ndarray) -> list[int]:
     return [int(n) for n in found[np.argsort(first, kind="stable")]]
 
 
-def _part(ledger: Ledger, sets: np.ndarray, number: int, pieces: list[int], roles: frozenset[str], trace: Trace) -> Part:
-    start, size, name, dim = ledger.spans[number]
-    row = np.full(int(sets.max()) + 1, -1)
-    row[pieces] = np.arange(len(pieces))
-    rows = row[sets[start : start + size]]
+def _part(ledger: Ledger, rows: np.ndarray, number: int, pieces: int, roles: frozenset[str], trace: Trace) -> Part:
+    _, _, name, dim = ledger.spans[number]
     places = np.flatnonzero(rows >= 0)
-    index = places[np.argsort(rows[places], kind="stable")].reshape(len(pieces), -1)
+    index = places[np.argsort(rows[places], kind="stable")].reshape(pieces, -1)
     return Part(name, dim, torch.from_numpy(index), roles, name in trace.parameters)
 
 

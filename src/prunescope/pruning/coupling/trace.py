@@ -84,6 +84,9 @@ def _ready(model: nn.Module) -> Iterator[None]:
     config = getattr(model, "config", None)
     cached = getattr(config, "use_cache", None)
     fast = torch.backends.mha.get_fastpath_enabled()
+    quick: Any = torch.fx.config  # where in the code each operation stands: a third of the time, and nobody reads it
+    traced = getattr(quick, "do_not_emit_stack_traces", None)
+    quick.do_not_emit_stack_traces = True
     model.eval()
     if cached:
         config.use_cache = False  # type: ignore[union-attr]
@@ -100,6 +103,7 @@ def _ready(model: nn.Module) -> Iterator[None]:
         if looked is not None:
             transformer._detect_is_causal_mask = looked
         torch.backends.mha.set_fastpath_enabled(fast)
+        quick.do_not_emit_stack_traces = bool(traced)
         if cached:
             config.use_cache = cached  # type: ignore[union-attr]
         for module, mode in modes:
