@@ -60,7 +60,7 @@ def test_the_table_meets_its_target_and_dense_is_the_trained_loss():
     [
         (("sensitivity", "quickstart", "--levels", "half"), "fractions separated by commas"),
         (("sensitivity", "quickstart", "--levels", "1.5"), "expected fractions removed"),
-        (("prune", "model", "--out", "x", "--sparsity", "0.5"), "expected hf:PATH"),
+        (("prune", "model", "--out", "x", "--sparsity", "0.5"), "expected module:function"),
         (("prune", "hf:nowhere", "--out", "x"), "--sparsity FRACTION or --nm"),
         (("prune", "hf:nowhere", "--out", "x", "--sparsity", "0.5", "--nm", "2:4"), "leave --sparsity out"),
         (("prune", "hf:nowhere", "--out", "x", "--sparsity", "0.5", "--criterion", "magnitude"), "config.json"),

@@ -101,9 +101,9 @@ def test_a_stack_that_fails_is_done_again_one_by_one(alone, tmp_path, monkeypatc
     real = tasks.together
     calls = []
 
-    def fails_in_company(steps, *, stack, checkpoints):
+    def fails_in_company(steps, **how):
         calls.append(len(steps))
-        return [RuntimeError("stack") for _ in steps] if len(steps) > 1 else real(steps, stack=stack, checkpoints=checkpoints)
+        return [RuntimeError("stack") for _ in steps] if len(steps) > 1 else real(steps, **how)
 
     monkeypatch.setattr(tasks, "together", fails_in_company)
     result = run(tmp_path / "r", "auto")

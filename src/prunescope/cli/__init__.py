@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from prunescope import __version__
 from prunescope.cli.bench import bench
 from prunescope.cli.compacting import compact
 from prunescope.cli.information import mi
+from prunescope.cli.live import watch, watching
 from prunescope.cli.models import export_model
 from prunescope.cli.pruning import latency, prune, sensitivity
 from prunescope.cli.reporting import cite, compare, figures
@@ -40,6 +42,7 @@ app.command(name="compact")(compact)
 app.command(name="compare")(compare)
 app.command(name="figures")(figures)
 app.command(name="cite")(cite)
+app.command(name="watch")(watch)
 
 out = Console()
 DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Where data sets lie; before $PRUNESCOPE_DATA and the cache.")]
@@ -78,6 +81,8 @@ def run(
     device: Annotated[str, typer.Option(help="cpu, cuda or auto.")] = "cpu",
     stack: Annotated[str, typer.Option(help="Trials that train together: auto, on, off or how many.")] = "auto",
     checkpoint: Annotated[float, typer.Option(metavar="SECONDS", help="Between checkpoints inside a training; 0: every epoch.")] = 60.0,
+    log: Annotated[list[str] | None, typer.Option(help="tensorboard[=DIR] or mlflow[=URI]: hand records on as they come.")] = None,
+    watched: Annotated[bool, typer.Option("--watch", help="Show it in the browser while it works, on this machine only.")] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Do finished trials again.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would run.")] = False,
 ) -> None:
@@ -89,16 +94,20 @@ def run(
     if dry_run:
         _show_plan(experiments.plan(source, overrides))
         return
-    try:
-        finished = experiments.run(
-            source, overrides=overrides, out=folder, data_dir=data_dir, engine=engine, jobs=jobs, threads=threads, device=device,
-            stack=int(stack) if stack.isdigit() else stack, checkpoint=checkpoint, fresh=fresh, quiet=False,
-        )  # fmt: skip
-    except KeyboardInterrupt:
-        print("prunescope: stopped; finished trials and checkpoints are kept, and the same command goes on from them", file=sys.stderr)
-        raise typer.Exit(130) from None
-    page = report.write_report(finished)
-    report.write_figures(finished)
+    planned = folder or (Path("runs") / experiments.plan(source, overrides).experiment.name if watched else None)
+    with watching(planned) if watched and planned else contextlib.nullcontext() as shown:
+        try:
+            finished = experiments.run(
+                source, overrides=overrides, out=folder, data_dir=data_dir, engine=engine, jobs=jobs, threads=threads, device=device,
+                stack=int(stack) if stack.isdigit() else stack, checkpoint=checkpoint, log=log or (), fresh=fresh, quiet=False,
+            )  # fmt: skip
+        except KeyboardInterrupt:
+            print("prunescope: stopped; finished trials and checkpoints are kept, and the same command goes on from them", file=sys.stderr)
+            raise typer.Exit(130) from None
+        page = report.write_report(finished)
+        report.write_figures(finished)
+        if shown is not None:
+            shown.linger()
     _show_summary(finished)
     failed = finished.trials[finished.trials["status"] != "finished"]
     for row in failed.itertuples():

@@ -1,7 +1,8 @@
-"""`prunescope prune` of checkpoints too large for memory, `prunescope sensitivity` (what each layer can bear) and `prunescope latency`."""
+"""`prunescope prune` (one's own network, a large checkpoint), `prunescope sensitivity` (what each layer bears), `prunescope latency`."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -17,24 +18,54 @@ Setting = Annotated[list[str] | None, typer.Option("-s", "--set", metavar="KEY=V
 
 
 def prune(
-    model: Annotated[str, typer.Argument(metavar="hf:PATH", help="A folder that transformers' save_pretrained wrote.")],
-    to: Annotated[Path, typer.Option("--out", help="The folder for the pruned model; a stopped run goes on there.")],
-    sparsity: Annotated[float | None, typer.Option("--sparsity", "-p", help="Fraction removed of every matrix in every block.")] = None,
-    criterion: Annotated[str, typer.Option("--criterion", help="magnitude, wanda or sparsegpt.")] = "wanda",
+    model: Annotated[str, typer.Argument(metavar="module:function|hf:PATH", help="What returns your network, or a checkpoint.")],
+    to: Annotated[Path | None, typer.Option("--out", help="The file (.safetensors, .onnx, .pt2), or with hf: the new folder.")] = None,
+    sparsity: Annotated[float | None, typer.Option("--sparsity", "-p", help="Fraction removed.")] = None,
+    criterion: Annotated[str | None, typer.Option("--criterion", help="Default magnitude; hf: also sparsegpt, default wanda.")] = None,
+    granularity: Annotated[str | None, typer.Option("--granularity", help="What goes as one piece: weight, channel, head, ...")] = None,
+    allocation: Annotated[str | None, typer.Option("--allocation", help="How the budget is split: uniform, global, erk, ...")] = None,
     pattern: Annotated[str | None, typer.Option("--nm", metavar="N:M", help="Keep n of every m weights instead, e.g. 2:4.")] = None,
-    calibration: Annotated[Path | None, typer.Option("--calibration", help="Text, or .npz/.safetensors with input_ids.")] = None,
-    samples: Annotated[int, typer.Option("--samples", min=1, help="Calibration samples at most.")] = 128,
-    length: Annotated[int, typer.Option("--length", min=1, help="Tokens a sample, where the calibration file is a text.")] = 512,
-    exclude: Annotated[list[str] | None, typer.Option("--exclude", help="Layers of a block to leave alone, e.g. '*o_proj'.")] = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Start anew where the folder holds another run.")] = False,
+    exclude: Annotated[list[str] | None, typer.Option("--exclude", help="Layers to leave alone, e.g. '*o_proj'.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("-s", "--set", metavar="KEY=VALUE", help="Of the function, or prune.KEY, finetune.KEY.")
+    ] = None,
+    report: Annotated[Path | None, typer.Option("--report", metavar="DIR", help="Also a run folder with a report.")] = None,
+    compacted: Annotated[bool, typer.Option("--compact/--no-compact", help="Remove what the masks leave constant.")] = True,
+    shape: Annotated[str | None, typer.Option("--input", metavar="SIZES", help="The shape of a sample, where there are no data.")] = None,
+    calibration: Annotated[Path | None, typer.Option("--calibration", help="hf: text, or .npz/.safetensors with input_ids.")] = None,
+    samples: Annotated[int, typer.Option("--samples", min=1, help="hf: calibration samples at most.")] = 128,
+    length: Annotated[int, typer.Option("--length", min=1, help="hf: tokens a sample, where the calibration file is a text.")] = 512,
+    fresh: Annotated[bool, typer.Option("--fresh", help="hf: start anew where the folder holds another run.")] = False,
 ) -> None:
-    """Prune a Hugging Face checkpoint block by block, in the memory of one block; the result loads with transformers."""
-    if not model.startswith("hf:"):
-        raise ConfigError(f"{model!r}: expected hf:PATH, a folder with config.json and safetensors; prune others from Python with ps.prune")
-    if pattern is None and sparsity is None:
-        raise ConfigError("expected --sparsity FRACTION or --nm N:M")
+    """Prune your trained network (module:function) and write a smaller one; or a Hugging Face checkpoint larger than memory (hf:PATH)."""
     if pattern is not None and sparsity is not None:
         raise ConfigError(f"--nm {pattern} states its own sparsity: leave --sparsity out")
+    if model.startswith("hf:"):
+        own = {"--granularity": granularity, "--allocation": allocation, "-s": settings, "--report": report, "--input": shape}
+        if given := [name for name, value in own.items() if value is not None]:
+            raise ConfigError(f"{', '.join(given)}: of module:function alone; a checkpoint is pruned with --criterion, --sparsity or --nm")
+        _prune_checkpoint(model, to, sparsity, criterion or "wanda", pattern, calibration, samples, length, exclude, fresh)
+        return
+    if ":" not in model or Path(model).exists():
+        raise ConfigError(f"{model!r}: expected module:function that returns your network, or hf:PATH, a folder with config.json")
+    if calibration is not None or fresh:
+        raise ConfigError("--calibration and --fresh: of hf:PATH alone; a network of your own is calibrated with the data it returns")
+    from prunescope.cli.ownmodel import prune_own
+
+    named = {"criterion": criterion, "granularity": pattern or granularity, "allocation": allocation}
+    short = [f"prune.{key}={value}" for key, value in named.items() if value is not None]
+    short += [f"prune.exclude={json.dumps(exclude)}"] if exclude else []
+    prune_own(model, to, sparsity=sparsity, settings=[*short, *(settings or [])], report=report, compacted=compacted, shape=shape)
+
+
+def _prune_checkpoint(
+    model: str, to: Path | None, sparsity: float | None, criterion: str, pattern: str | None, calibration: Path | None, samples: int,
+    length: int, exclude: list[str] | None, fresh: bool,
+) -> None:  # fmt: skip
+    if to is None:
+        raise ConfigError("expected --out FOLDER, where the pruned model goes")
+    if pattern is None and sparsity is None:
+        raise ConfigError("expected --sparsity FRACTION or --nm N:M")
     from prunescope.integrations.blockwise import Settings, calibration_from, prune_checkpoint
 
     source = Path(model.removeprefix("hf:"))

@@ -26,6 +26,7 @@ from prunescope.experiments.deployment import check_extras
 from prunescope.experiments.sweep import Trial, trials
 from prunescope.experiments.tasks import Task, carry_out, dense_name, trial_name
 from prunescope.experiments.trial import build_model, load_data
+from prunescope.integrations.tracking import tracked
 from prunescope.results import schema
 from prunescope.results.store import Run, read_json, write_beside, write_json
 from prunescope.training.arrangement import asked
@@ -67,6 +68,7 @@ def run(
     checkpoint: float = SECONDS,
     fresh: bool = False,
     quiet: bool = True,
+    log: Sequence[str] | str = (),
     finish: Callable[[Run], object] | None = None,
 ) -> Run:
     """Run every trial of an experiment that is not finished yet and return the Run.
@@ -77,6 +79,7 @@ def run(
     stack       trials that train together: "auto" (where it is faster and fits), "on", "off", or how many at most
     checkpoint  seconds between checkpoints inside a training: what a killed run loses at most, but for the epoch at work; 0: every epoch
     fresh       forget finished trials of this experiment first
+    log         "tensorboard" or "mlflow" (extra `track`), also "tensorboard=DIR" and "mlflow=URI": records are handed on as they come
     finish      called with the Run at the end (the command line writes the report there)
 
     Raises ConfigError and DataError before anything runs, StoreError when results cannot be written. A trial that fails is a row.
@@ -88,6 +91,7 @@ def run(
     folder = Path(out) if out is not None else Path("runs") / planned.experiment.name
     directory = Path(data_dir) if data_dir is not None else None
     where = _device(device)
+    tracking = tracked([log] if isinstance(log, str) else log, folder)
     notes = check(planned, directory)
     if fresh:
         _forget(folder, planned)
@@ -97,7 +101,8 @@ def run(
     write_beside(folder / "experiment.toml", lambda p: p.write_text(toml_text(planned), encoding="utf-8"))
     tasks = [Task(t, folder, directory, where, checkpoint) for t in planned.trials]
     began = time.perf_counter()
-    carry_out(tasks, engines.engine(engine, jobs=jobs, threads=threads), stack=stack, quiet=quiet)
+    with tracking:
+        carry_out(tasks, engines.engine(engine, jobs=jobs, threads=threads), stack=stack, quiet=quiet)
     write_json(folder / "experiment.json", {**about, "wall_seconds": round(spent + time.perf_counter() - began, 1)})
     finished = Run(folder)
     if finish is not None:
@@ -160,15 +165,15 @@ def describe(planned: Plan, data_notes: Sequence[str], command: str) -> dict[str
         "toml": toml_text(planned),
         "command": command,
         "data_notes": list(data_notes),
-        "versions": _versions(),
+        "versions": versions(),
         "machine": f"{platform.machine()}, {engines.cores()} cores, Python {platform.python_version()}",
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "trials": [{"hash": t.hash, **{c: getattr(t, c) for c in ("group", "variant", "sparsity", "seed")}} for t in planned.trials],
     }
 
 
-def _versions() -> dict[str, str]:
-    """Of every package that has a part in the results; optional ones where they are installed."""
+def versions() -> dict[str, str]:
+    """Versions of every package that has a part in the results; optional ones where they are installed."""
     found = {name: metadata.version(name) for name in PACKAGES}
     for name in OPTIONAL:
         with contextlib.suppress(metadata.PackageNotFoundError):

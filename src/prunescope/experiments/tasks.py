@@ -14,6 +14,7 @@ from typing import Any
 
 from prunescope.config import TrialConfig
 from prunescope.experiments import engines
+from prunescope.experiments.broadcast import Broadcast
 from prunescope.experiments.checkpoints import FOLDER, SECONDS, Checkpoints, companies
 from prunescope.experiments.execution import apart
 from prunescope.experiments.levels import levels
@@ -23,6 +24,7 @@ from prunescope.experiments.tickets import rounds
 from prunescope.experiments.together import together
 from prunescope.experiments.trial import Execution, Outcome, Steps, build_model, load_data, trial_steps
 from prunescope.pruning import Masks
+from prunescope.results import live
 from prunescope.results.store import TrialFolder, write_beside, write_json, write_records
 from prunescope.training import save_weights
 from prunescope.training.arrangement import Way, arrange
@@ -144,6 +146,10 @@ def carry_out(tasks: Sequence[Task], engine: engines.Serial | engines.Processes,
         if task.cache is not None and not (task.cache / "records.parquet").exists():
             shared.setdefault(task.cache, task)
     chains = deepest(missing)
+    folders = {t.folder for t in tasks}
+    for folder in folders:
+        live.forget(folder)
+        (folder / live.FOLDER).mkdir(parents=True, exist_ok=True)  # while it is there, a run is at work
     with Progress(total=len(tasks), done=len(tasks) - len(missing), extra=len(shared) + len(chains), quiet=quiet) as progress:
         before = [names for folder in {t.folder for t in missing} for names in companies(folder)]
         alike = list(shared.values())
@@ -158,8 +164,9 @@ def carry_out(tasks: Sequence[Task], engine: engines.Serial | engines.Processes,
         trials, texts = batches(missing, lambda t: t.kind if t.trains else None, stack=stack, jobs=engine.jobs, before=before)
         progress.notes(texts)
         _pass(trial_batch, trials, "", engine, progress)
-    for folder in {t.folder / FOLDER for t in tasks}:  # what is left belongs to trials that failed
-        shutil.rmtree(folder, ignore_errors=True)
+    for folder in folders:
+        shutil.rmtree(folder / FOLDER, ignore_errors=True)  # what is left belongs to trials that failed
+        live.forget(folder)
 
 
 def _pass(
@@ -199,6 +206,10 @@ def _executions(batch: Batch, listener: Any) -> list[Execution]:
     return found
 
 
+def _broadcast(batch: Batch, works: Sequence[Execution], name: Callable[[Trial], str]) -> Broadcast:
+    return Broadcast(batch.tasks[0].folder, {name(t.trial): t.trial for t in batch.tasks}, works)
+
+
 def _checkpoints(batch: Batch, works: Sequence[Execution], names: Sequence[str]) -> Checkpoints:
     first = batch.tasks[0]
     return Checkpoints(first.folder, {id(w.model): n for w, n in zip(works, names, strict=True)}, first.checkpoint)
@@ -208,7 +219,10 @@ def dense_batch(batch: Batch, listener: Any = None) -> list[Exception | None]:
     """Carry out the dense trainings that trials share; the error of each, or None."""
     works = _executions(batch, listener)
     checkpoints = _checkpoints(batch, works, [dense_name(t.trial) for t in batch.tasks])
-    errors = together([w.dense(t.cache) for w, t in zip(works, batch.tasks, strict=True)], stack=batch.stack, checkpoints=checkpoints)
+    steps = [w.dense(t.cache) for w, t in zip(works, batch.tasks, strict=True)]
+    broadcast = _broadcast(batch, works, dense_name)
+    errors = together(steps, stack=batch.stack, checkpoints=checkpoints, watchers=[broadcast])
+    broadcast.done()
     if not any(errors):
         checkpoints.done()
     return errors
@@ -239,7 +253,11 @@ def rounds_batch(batch: Batch, listener: Any = None) -> list[Exception | None]:
         yield from work.dense(task.cache)
         yield from rounds(work, task.cache, ticket_levels(task.trial))
 
-    return together([steps(w, t) for w, t in zip(_executions(batch, listener), batch.tasks, strict=True)], stack=batch.stack)
+    works = _executions(batch, listener)
+    broadcast = _broadcast(batch, works, lambda trial: f"rounds/{trial.rounds_hash}")
+    found = together([steps(w, t) for w, t in zip(works, batch.tasks, strict=True)], stack=batch.stack, watchers=[broadcast])
+    broadcast.done()
+    return found
 
 
 def trial_batch(batch: Batch, listener: Any = None) -> list[Exception | None]:
@@ -250,9 +268,11 @@ def trial_batch(batch: Batch, listener: Any = None) -> list[Exception | None]:
     works = _executions(batch, listener)
     checkpoints = _checkpoints(batch, works, [trial_name(t.trial) for t in batch.tasks])
     steps = [trial_steps(work, task.cache) for work, task in zip(works, batch.tasks, strict=True)]
-    outcomes = together(steps, stack=batch.stack, checkpoints=checkpoints)
+    broadcast = _broadcast(batch, works, trial_name)
+    outcomes = together(steps, stack=batch.stack, checkpoints=checkpoints, watchers=[broadcast])
     seconds = (time.perf_counter() - began) / len(batch.tasks)
     errors = [_stored(task, outcome, seconds) for task, outcome in zip(batch.tasks, outcomes, strict=True)]
+    broadcast.done()
     if not any(errors):
         checkpoints.done()
     return errors

@@ -20,9 +20,12 @@ T = TypeVar("T")
 
 
 def together(
-    trials: Sequence[Steps[T]], *, stack: str | int = "auto", checkpoints: Checkpoints | None = None
+    trials: Sequence[Steps[T]], *, stack: str | int = "auto", checkpoints: Checkpoints | None = None, watchers: Sequence[object] = ()
 ) -> list[T | Exception]:
-    """The results of `trials` in order; one that raises gives its error, and those whose stack fails give the stack's."""
+    """The results of `trials` in order; one that raises gives its error, and those whose stack fails give the stack's.
+
+    `watchers` hear all trainings after their recorders.
+    """
     results: dict[int, T | Exception] = {}
     going = dict(enumerate(trials))
     while going:
@@ -45,9 +48,8 @@ def together(
             try:
                 first = group[0][1]
                 # what changes masks while it trains keeps state of its own, which a checkpoint does not hold
-                carry_out(
-                    [t for _, t in group], stack="off" if first.alone else stack, checkpoints=None if first.alone else checkpoints
-                )
+                kept = None if first.alone else checkpoints
+                carry_out([t for _, t in group], stack="off" if first.alone else stack, checkpoints=kept, watchers=watchers)
             except Exception as error:
                 for place, _ in group:
                     results[place] = error
@@ -55,13 +57,15 @@ def together(
     return [results[place] for place in range(len(trials))]
 
 
-def carry_out(trainings: Sequence[Training], *, stack: str | int = "auto", checkpoints: Checkpoints | None = None) -> None:
+def carry_out(
+    trainings: Sequence[Training], *, stack: str | int = "auto", checkpoints: Checkpoints | None = None, watchers: Sequence[object] = ()
+) -> None:
     """Train the networks of `trainings`, which have one phase and one set of settings, as stacks where that pays.
 
     What `checkpoints` hold is not done again: those that have come equally far go on together.
     """
     if checkpoints is None:
-        return _train(trainings, [None] * len(trainings), stack, [])
+        return _train(trainings, [None] * len(trainings), stack, watchers)
     ahead: dict[int, list[tuple[Training, Snapshot | None]]] = {}
     for training in trainings:
         if not checkpoints.passed(training):
@@ -69,7 +73,7 @@ def carry_out(trainings: Sequence[Training], *, stack: str | int = "auto", check
             ahead.setdefault(0 if stood is None else stood.epoch, []).append((training, stood))
     for pairs in ahead.values():
         group = [t for t, _ in pairs]
-        _train(group, [s for _, s in pairs], stack, [checkpoints.watcher(group)])
+        _train(group, [s for _, s in pairs], stack, [checkpoints.watcher(group), *watchers])
 
 
 def _train(trainings: Sequence[Training], stood: Sequence[Snapshot | None], stack: str | int, watchers: Sequence[object]) -> None:

@@ -72,14 +72,23 @@ def _softmax(output: Tensor) -> Tensor:
 
 
 def batched(model: nn.Module, x: Tensor, batch_size: int = 2048) -> Tensor:
-    """The outputs of `model` in evaluation mode for all rows of `x`, without gradients; the model's mode is put back."""
+    """The outputs of `model` (see `as_tensor`) in evaluation mode for all rows of `x`, without gradients; its mode is put back."""
     was_training = model.training
     model.eval()
     try:
         with torch.no_grad():
-            return torch.cat([model(part) for part in x.split(batch_size)])
+            return torch.cat([as_tensor(model(part)) for part in x.split(batch_size)])
     finally:
         model.train(was_training)
+
+
+def as_tensor(output: Any) -> Tensor:
+    """The tensor in what a network returns: itself, or the `logits` (or last hidden state) of a Hugging Face output."""
+    for name in ("logits", "last_hidden_state"):
+        output = output if isinstance(output, Tensor) else getattr(output, name, output)
+    if not isinstance(output, Tensor):
+        raise DataError(f"the network returned a {type(output).__name__}: expected a tensor, or an output with logits")
+    return output
 
 
 def evaluate(model: nn.Module, split: Split, loss: str = "cross-entropy") -> dict[str, Measurement]:
