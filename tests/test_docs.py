@@ -36,6 +36,7 @@ OF_HOW_TO = (
     "compact",
     "deploy",
     "records",
+    "reports",  # tests/report/test_how_to.py
 )
 OWN_TESTS = [ROOT / "README.md", DOCS / "science" / "criteria.md", *(HOW_TO / f"{page}.md" for page in OF_HOW_TO)]
 

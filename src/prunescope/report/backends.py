@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from prunescope.results.store import Run
 
 METRIC = "backend_ms"
+MARGIN = 0.95  # less than five per cent is within what timings of one network differ by
 WAY = ["group", "variant", "stage", "backend"]
 POINTS = ["cell", "stage", "backend", "x", "mean", "low", "high", "n"]
 CROSSINGS = [*WAY, "sparsity", "first", "last", "crossed", "seeds"]
@@ -39,7 +40,7 @@ def backend_points(run: Run) -> pd.DataFrame | None:
 
 
 def crossings(run: Run) -> pd.DataFrame | None:
-    """From which sparsity on each way is faster than the dense network of the same seed on its fastest dense back-end.
+    """From which sparsity on each way is at least 5 % faster than the dense network of the same seed on its fastest dense back-end.
 
     A row for each group, variant, stage and back-end that was measured at two levels or more: the median over the seeds that cross, the
     first and last of them, how many crossed, and how many seeds there were. Levels between are taken on the straight line. None where
@@ -55,7 +56,8 @@ def crossings(run: Run) -> pd.DataFrame | None:
     for way, part in ratios.groupby(WAY, sort=False):
         if part["x"].nunique() < 2:
             continue
-        each = [crossed(one["x"].to_numpy(), (one["value"] / one["best"]).to_numpy()) for _, one in part.sort_values("x").groupby("seed")]
+        part = part.assign(ratio=part["value"] / part["best"] / MARGIN).sort_values("x")
+        each = [crossed(one["x"].to_numpy(), one["ratio"].to_numpy()) for _, one in part.groupby("seed")]
         known = [c for c in each if c is not None]
         ends = (float(np.median(known)), min(known), max(known)) if known else (np.nan,) * 3
         found.append([*way, *ends, len(known), len(each)])
