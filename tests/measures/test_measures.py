@@ -250,6 +250,23 @@ def test_convergence_uses_more_and_more_of_the_samples():
     assert recorded == {entropies[400]}
 
 
+def test_a_plot_shows_one_of_several_estimators_of_a_name():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 2))
+    bins = [{"name": "binning", "bins": n} for n in (3, 30)]
+    plane = ps.InformationPlane(net, torch.randn(200, 4), torch.arange(200) % 2, estimators=bins)
+    plane.record(0)
+    table = plane.to_frame()
+    held = table[table["quantity"] == "mi_input"].groupby("layer")["value"].agg(list)["1"]
+    assert held[0] < held[1], "wide bins tell less"
+    for number in (0, 1):
+        axes = plane.plot(number=number).axes[0]
+        assert held[number] in axes.collections[0].get_offsets()[:, 0]
+        assert f"{bins[number]['bins']} equal bins" in axes.get_title()
+    with pytest.raises(DataError, match="number 2"):
+        plane.plot(number=2)
+
+
 def test_an_empty_plane_and_unpaired_labels_are_refused():
     net = nn.Sequential(nn.Linear(4, 3), nn.Tanh())
     with pytest.raises(DataError, match="empty"):

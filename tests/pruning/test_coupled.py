@@ -182,3 +182,12 @@ def test_options_of_others_are_refused():
     model, x = transformer()
     with pytest.raises(ConfigError, match="unknown pruning option"):
         ps.prune(model, sparsity=0.5, granularity="channel", example_inputs=x, options={"shape": [2, 2]})
+
+
+def test_a_loader_is_looked_into_for_an_example_and_draws_nothing_from_the_global_generator():
+    net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+    rows = torch.utils.data.TensorDataset(torch.randn(20, 4), torch.zeros(20).long())
+    before = torch.get_rng_state()
+    masks = ps.prune(net, sparsity=0.5, granularity="channel", data=torch.utils.data.DataLoader(rows, 5, shuffle=True))
+    assert masks["0.weight"].any(1).sum() == 4
+    assert torch.equal(torch.get_rng_state(), before)

@@ -115,13 +115,22 @@ class InformationPlane:
             ]
         )
 
-    def plot(self, estimator: str | None = None) -> matplotlib.figure.Figure:
-        """The plane: I(T;Y) against I(X;T) in bits, a line through the layers of each epoch, colour = epoch."""
+    def plot(self, estimator: str | None = None, number: int = 0) -> matplotlib.figure.Figure:
+        """The plane: I(T;Y) against I(X;T) in bits, a line through the layers of each epoch, colour = epoch.
+
+        estimator   its name (default: the first one); number: which of those asked for by that name (two widths of bins, say), from 0
+        """
         if not self.points:
             raise DataError("the information plane is empty: call record(epoch) at least once before plot()")
         table = self.to_frame()
         name = estimator or str(table["estimator"].iloc[0])
-        wide = table[table["estimator"] == name].pivot_table(index=["epoch", "order", "layer"], columns="quantity", values="value")
+        table = table[table["estimator"] == name]
+        place = table.groupby(["epoch", "order", "layer", "quantity"]).cumcount()
+        if not (place == number).any():
+            held = ", ".join(dict.fromkeys(self.to_frame()["estimator"]))
+            raise DataError(f"the plane holds no estimator {name!r} number {number} (from 0): it holds {held}")
+        table = table[place == number]
+        wide = table.pivot_table(index=["epoch", "order", "layer"], columns="quantity", values="value")
         figure = matplotlib.figure.Figure(figsize=(5.5, 4.2), layout="constrained")
         axes = figure.subplots()
         epochs = wide.index.get_level_values("epoch").to_numpy()
@@ -133,5 +142,6 @@ class InformationPlane:
         figure.colorbar(marks, ax=axes, label="epoch")
         axes.set_xlabel("I(X;T) [bits]")
         axes.set_ylabel("I(T;Y) [bits]")
-        axes.set_title(f"information plane, {name}, n = {len(self.x):,}", fontsize=10)
+        first = table["resolution"].iloc[0]
+        axes.set_title(f"information plane, {name}{f' ({first})' if first else ''}, n = {len(self.x):,}", fontsize=10)
         return figure

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -106,6 +106,9 @@ def _examples(example_inputs: Any, data: Any) -> Any:
     if example_inputs is not None or data is None:
         return example_inputs
     first = data.x if isinstance(data, Split) else data[0] if isinstance(data, Sequence) and len(data) else None
+    if first is None and hasattr(data, "__iter__") and not isinstance(data, Iterator):  # a loader, which can be begun again
+        with torch.random.fork_rng(devices=[]):  # it draws its order from torch's global generator
+            first = next(iter(data), None)
     first = first[0] if isinstance(first, tuple | list) else first  # batches of (inputs, labels)
     return first[:2] if isinstance(first, Tensor) else first
 
