@@ -127,10 +127,12 @@ def test_the_check_reports_values_failures_and_coverage():
 
 
 @pytest.mark.slow
-def test_at_least_45_of_the_53_tasks():
-    continuous = tasks("continuous")
+def test_every_third_of_the_53_tasks_is_inside_or_called_unreliable():
+    """All of them, three seeds and every other estimator: benchmarks/mi_accuracy.py."""
+    continuous = dict(list(tasks("continuous").items())[::3])
     frame = check(["auto"], continuous, n=10_000)
-    assert frame["inside"].sum() >= 45
+    assert len(frame) == 18
+    assert frame["inside"].sum() >= 16
     assert frame["error"].max() < 0.1
     silent = frame[~frame["inside"].astype(bool) & ~frame["flags"].str.contains("unreliable")]
-    assert len(silent) <= 1, "wrong in silence: " + ", ".join(silent["task"])
+    assert len(silent) == 0, "wrong in silence: " + ", ".join(silent["task"])
