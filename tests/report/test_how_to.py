@@ -6,6 +6,7 @@ from pathlib import Path
 
 from fakerun import Made, write_run
 
+import prunescope as ps
 from prunescope import cli
 
 PAGE = (Path(__file__).parents[2] / "docs" / "how-to" / "reports.md").read_text(encoding="utf-8")
@@ -40,3 +41,9 @@ def test_the_page_runs(tmp_path, monkeypatch, capsys):
     assert scope["found"].table["paired"].all()
     assert scope["bibtex"].startswith("@software{prunescope")
     assert [p.name for p in (tmp_path / "paper").iterdir()] == ["sparsity.pdf"]
+
+
+def test_the_citation_page_says_what_the_command_says():
+    page = (Path(__file__).parents[2] / "docs" / "citation.md").read_text(encoding="utf-8")
+    (said,) = re.findall(r"^```bibtex\n(.*?)^```", page, flags=re.DOTALL | re.MULTILINE)
+    assert said.strip() == ps.cite().strip()
