@@ -153,8 +153,9 @@ def logarithmic_x(panel: Any, tell: Callable[[float], str]) -> None:
 
 
 def plain_y(panel: Any) -> None:
-    """Plain numbers at the ticks of a logarithmic y."""
-    _plain_ticks(panel.yaxis, *panel.get_ylim())
+    """Plain numbers at the ticks of a logarithmic y, 2 and 5 among them."""
+    low, _ = panel.get_ylim()
+    _plain_ticks(panel.yaxis, low, low)
 
 
 def _plain_ticks(axis: Any, low: float, high: float, tell: Callable[[float], str] = "{:g}".format) -> None:
