@@ -125,32 +125,40 @@ class Build:
         self.dtype = precision(masked)
 
     def first(self, found: Study) -> tuple[nn.Module, CompactReport]:
-        """The first candidate that passes."""
+        """The first candidate that passes; a graph that takes the example's size alone only where no other graph takes more."""
         said: list[str] = []
-        for made, how, wide in self._candidates(found, said):
-            norms = 0 if self.calibration is None else recalibrate(wide, doubled(self.calibration), CALIBRATED)
-            self.clock.note("build")
-            try:
-                made_wide = Comparison(self.work, wide, self.wide, self._tolerance(torch.float64, found)).example().random().resized()
-                small = returned(wide, self.masked, self.dtype)
-                rounded = self._rounded(small, made_wide.found)
-            except DiffersError as error:
-                said.append(f"{how}: {error}")
-                continue
-            finally:
-                self.clock.note("check")
-            notes = [*dict.fromkeys(said), *([made_wide.note] if made_wide.note else [])]
-            return small, self._report(made, how, small, made_wide.found, rounded, "; ".join(notes), norms)
+        for plans in self._plans(found):
+            narrow: tuple[nn.Module, CompactReport] | None = None
+            for made, how, wide in self._of(plans, said):
+                norms = 0 if self.calibration is None else recalibrate(wide, doubled(self.calibration), CALIBRATED)
+                self.clock.note("build")
+                try:
+                    made_wide = Comparison(self.work, wide, self.wide, self._tolerance(torch.float64, found)).example().random().resized()
+                    small = returned(wide, self.masked, self.dtype)
+                    rounded = self._rounded(small, made_wide.found)
+                except DiffersError as error:
+                    said.append(f"{how}: {error}")
+                    continue
+                finally:
+                    self.clock.note("check")
+                notes = [*dict.fromkeys(said), *([made_wide.note] if made_wide.note else [])]
+                result = small, self._report(made, how, small, made_wide.found, rounded, "; ".join(notes), norms)
+                if not made_wide.note or how == "own classes":
+                    return result
+                narrow = narrow or result
+            if narrow is not None:
+                return narrow
         why = "; ".join(dict.fromkeys(said))
         raise CompactError(f"{type(self.masked).__name__} cannot be made smaller: {why}. Model and masks are as before")
 
-    def _candidates(self, found: Study, said: list[str]) -> Iterator[tuple[Plan, str, nn.Module]]:
-        yield from self._of(plan(found, level=True), said)
+    def _plans(self, found: Study) -> Iterator[Plan]:
+        """All that the masks leave dead; then all but what could not be removed in a way that passes."""
+        yield plan(found, level=True)
         exclude = self._culprits(found)
         made = plan(found, exclude=exclude, level=True)
         for number in exclude:
             made.stays[number] = "could not be removed in a way that passed the check"
-        yield from self._of(made, said)
+        yield made
 
     def _of(self, made: Plan, said: list[str], *, flexible: bool = True) -> Iterator[tuple[Plan, str, nn.Module]]:
         """The user's own classes, then graphs."""
