@@ -113,10 +113,14 @@ def test_run_watch_serves_the_run_from_its_start(tmp_path, monkeypatch, capsys):
     assert (tmp_path / "runs" / "tiny" / "report.html").is_file()
 
 
+def _hears_interrupts():
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell ignores it
+
+
 def test_watch_ends_with_an_interrupt(tmp_path):
     ByHand(tmp_path)
     command = [sys.executable, "-m", "prunescope.cli", "watch", str(tmp_path)]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler)) as watching:
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=_hears_interrupts) as watching:
         assert watching.stderr.readline().startswith("watch: http://127.0.0.1:")
         watching.send_signal(signal.SIGINT)
         assert watching.wait(60) == 0
