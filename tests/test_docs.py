@@ -10,6 +10,7 @@ import torch
 import typer
 
 import prunescope as ps
+from commands import prunescope
 from prunescope import cli
 from prunescope.config import TrainingConfig
 from prunescope.config.tables import parse_override
@@ -70,15 +71,11 @@ def run_page(page: Path, folder: Path, monkeypatch) -> dict:
     return scope
 
 
-def prunescope(monkeypatch, command: str, *more: str) -> int:
-    words = shlex.split(command, comments=True)
-    assert words[0] == "prunescope"
-    monkeypatch.setattr(sys, "argv", [*words, *more])
-    try:
-        cli.main()
-    except SystemExit as stop:
-        return int(stop.code or 0)
-    return 0
+def carried_out(monkeypatch, command: str, *more: str) -> int:
+    """The exit code of a line of a page."""
+    first, *words = shlex.split(command, comments=True)
+    assert first == "prunescope"
+    return prunescope(monkeypatch, *words, *more)
 
 
 WITH_PYTHON = [p for p in PAGES if blocks(p, "python") and p not in OWN_TESTS and p not in NOTEBOOKS]
@@ -137,9 +134,9 @@ def test_readme_python_runs(tmp_path, monkeypatch):
 
 def test_a_command_of_the_readme_is_carried_out(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert prunescope(monkeypatch, "prunescope run quickstart -s seeds=10 -s training.epochs=80", "--dry-run") == 0
+    assert carried_out(monkeypatch, "prunescope run quickstart -s seeds=10 -s training.epochs=80", "--dry-run") == 0
     assert "trials" in capsys.readouterr().out
-    assert prunescope(monkeypatch, "prunescope show tishby") == 0
+    assert carried_out(monkeypatch, "prunescope show tishby") == 0
 
 
 @pytest.mark.slow
@@ -149,7 +146,7 @@ def test_how_to_examples_run(tmp_path, monkeypatch, page):
     monkeypatch.delitem(sys.modules, "mine", raising=False)
     write_files(HOW_TO / f"{page}.md", tmp_path)
     (command,) = command_lines(HOW_TO / f"{page}.md")
-    assert prunescope(monkeypatch, command, *SMALL) == 0
+    assert carried_out(monkeypatch, command, *SMALL) == 0
     monkeypatch.delitem(sys.modules, "mine", raising=False)
 
 
@@ -207,7 +204,7 @@ def test_how_to_compact(tmp_path, monkeypatch, capsys):
 def test_how_to_experiment_runs_and_its_records_are_read(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_files(HOW_TO / "experiment.md", tmp_path)
-    assert prunescope(monkeypatch, "prunescope run mine.toml", *SHORT) == 0
+    assert carried_out(monkeypatch, "prunescope run mine.toml", *SHORT) == 0
     reading = blocks(HOW_TO / "records.md", "python")[-1].replace("runs/quickstart", "runs/mine")
     scope: dict = {}
     exec(compile(reading, "records.md", "exec"), scope)

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import prunescope as ps
-from prunescope import cli
+from commands import prunescope
 from prunescope.config import PruneConfig, TrainingConfig
 from prunescope.experiments.own import Network, network, shrink
 from prunescope.types import ConfigError, DataError, PruningError
@@ -66,13 +66,6 @@ def here(tmp_path, monkeypatch):
     (tmp_path / "ownnet.py").write_text(CODE)
     yield tmp_path
     sys.modules.pop("ownnet", None)
-
-
-def prunescope(monkeypatch, *words: str) -> int:
-    monkeypatch.setattr(sys, "argv", ["prunescope", *words])
-    with pytest.raises(SystemExit) as stopped:
-        cli.main()
-    return int(stopped.value.code or 0)
 
 
 def test_from_a_network_to_a_smaller_one_a_report_and_a_file(here, monkeypatch, capsys):

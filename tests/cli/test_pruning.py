@@ -1,24 +1,16 @@
 """`prunescope prune hf:...` and `prunescope sensitivity` from the command line."""
 
-import sys
 import tomllib
 
 import pandas as pd
 import pytest
 import torch
 
-from prunescope import cli
+from commands import prunescope
 from prunescope.experiments.scan import sensitivity_of
 from prunescope.types import ConfigError
 
 TINY = ("-s", "training.epochs=2", "-s", "model.widths=[6,5]")
-
-
-def prunescope(monkeypatch, *words: str) -> int:
-    monkeypatch.setattr(sys, "argv", ["prunescope", *words])
-    with pytest.raises(SystemExit) as stopped:
-        cli.main()
-    return int(stopped.value.code or 0)
 
 
 def test_sensitivity_prints_a_table_and_the_levels_that_meet_a_target(monkeypatch, capsys, tmp_path):

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from commands import prunescope
 from prunescope import cli
 
 TINY = """
@@ -41,12 +42,7 @@ def call(monkeypatch, capsys, tmp_path):
     (tmp_path / "tiny.toml").write_text(TINY)
 
     def run(*words: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["prunescope", *map(str, words)])
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as stop:
-            code = int(stop.code or 0)
+        code = prunescope(monkeypatch, *words)
         said = capsys.readouterr()
         return code, said.out, said.err
 

@@ -12,7 +12,7 @@ import safetensors.torch
 import torch
 
 import prunescope as ps
-from prunescope.cli import main
+from commands import prunescope
 from prunescope.experiments.execution import Execution
 from prunescope.experiments.run import plan
 from prunescope.experiments.saved import open_saved
@@ -133,11 +133,9 @@ def test_fine_tuning_that_knows_of_int8_gives_another_network(int8_run, tmp_path
 
 def said_by(capsys, monkeypatch, *words: str) -> tuple[int, str]:
     """Exit code, and what was printed, of the command line."""
-    monkeypatch.setattr("sys.argv", ["prunescope", *words])
-    with pytest.raises(SystemExit) as stopped:
-        main()
+    code = prunescope(monkeypatch, *words)
     printed = capsys.readouterr()
-    return int(stopped.value.code or 0), printed.out + printed.err
+    return code, printed.out + printed.err
 
 
 @pytest.mark.parametrize("hold_masks", [True, False])

@@ -1,44 +1,19 @@
 """The live page in a real browser: curves grow without a reload. Skipped where Playwright or Chromium is missing."""
 
-import shutil
-
 import pytest
 from tinyrun import ByHand
 
+from browsing import Opened
 from prunescope.live import Watch
 
-playwright = pytest.importorskip("playwright.sync_api", reason="Playwright for Python is not installed (pip install playwright)")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on the path (apt-get install chromium)")
 HOSTILE = '</script><img src=x onerror="document.title=1"><b>"\'&amp;'
 POINTS = "() => [...document.querySelectorAll('#curves svg.chart path[stroke-linejoin]')].map(p => p.getAttribute('d').split('L').length)"
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with playwright.sync_playwright() as p:
-        started = p.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
-        yield started
-        started.close()
-
-
-class Opened:
-    """The page with what the console said and which addresses it asked."""
-
-    def __init__(self, browser, watch, width=1280, scheme="light"):
-        self.context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
-        self.page, self.said, self.asked = self.context.new_page(), [], set()
-        self.page.on("console", lambda message: self.said.append(message.text))
-        self.page.on("pageerror", lambda error: self.said.append(str(error)))
-        self.page.on("request", lambda request: self.asked.add(request.url.partition("?")[0]))
-        self.page.goto(watch.address)
-        self.page.wait_for_selector("html[data-ready=all]", state="attached")
 
 
 def test_curves_grow_until_the_end(browser, tmp_path):
     hand = ByHand(tmp_path)
     with Watch(tmp_path) as watch:
-        opened = Opened(browser, watch)
+        opened = Opened(browser, watch.address)
         page = opened.page
         assert "Curves appear here" in page.locator("main").inner_text()
         hand.epoch(0)
@@ -62,7 +37,7 @@ def test_curves_grow_until_the_end(browser, tmp_path):
         page.locator("#curves").get_by_role("button", name="train", exact=True).click()
         assert "train accuracy" in page.locator("#curves h3").all_inner_texts()
         assert opened.said == []
-        assert opened.asked == {watch.address, f"{watch.address}state"}
+        assert set(opened.asked) == {watch.address, f"{watch.address}state"}
     page.wait_for_function("() => document.querySelector('.now').innerText.includes('No answer')", timeout=20000)
     opened.context.close()
 
@@ -74,7 +49,7 @@ def test_a_phone_and_hostile_names(browser, tmp_path, scheme):
     hand.epoch(1)
     hand.finish(1, HOSTILE)
     with Watch(tmp_path) as watch:
-        opened = Opened(browser, watch, 375, scheme)
+        opened = Opened(browser, watch.address, 375, scheme)
         opened.page.wait_for_selector("#information svg.chart")
         assert opened.page.evaluate("() => document.documentElement.scrollWidth") <= 375
         assert opened.page.locator("h1").text_content() == HOSTILE
@@ -93,7 +68,7 @@ def test_a_group_that_begins_later_is_waited_for(browser, tmp_path):
     hand.epoch(0, first=1)
     hand.epoch(1, first=1)
     with Watch(tmp_path) as watch:
-        opened = Opened(browser, watch)
+        opened = Opened(browser, watch.address)
         curves = opened.page.locator("#curves")
         assert curves.get_by_role("button", name="relu").get_attribute("aria-pressed") == "true"
         assert opened.page.evaluate(POINTS) == [2, 2]

@@ -1,14 +1,13 @@
 """The bench: what it says of networks whose times are made up, its files, and its command."""
 
 import json
-import sys
 
 import pytest
 import torch
 from torch import nn
 
 import prunescope as ps
-from prunescope import cli
+from commands import prunescope
 from prunescope.experiments.opening import opened
 from prunescope.measures import breakeven, comparison
 from prunescope.measures.backends.sparse import CsrLinear
@@ -91,15 +90,6 @@ def test_wrong_requests_are_named():
         bench({}, torch.randn(2, 3))
     with pytest.raises(ConfigError, match="a batch of 0"):
         bench(net, torch.randn(2, 3), batch_sizes=[0])
-
-
-def prunescope(monkeypatch, *words: str) -> int:
-    monkeypatch.setattr(sys, "argv", ["prunescope", *words])
-    try:
-        cli.main()
-    except SystemExit as stopped:
-        return int(stopped.code or 0)
-    return 0
 
 
 QUICK = ("--backends", "eager", "--batch-sizes", "2", "--seconds", "0.001")

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from prunescope.measures.breakeven import Point, crossing, from_points
+from prunescope.crossing import crossing
+from prunescope.measures.breakeven import Point, from_points
 from prunescope.measures.timing import LEAST_BLOCKS, Timing, compared, median_interval, timed
 from prunescope.types import ConfigError
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from fakerun import Made, write_run
 
-from prunescope.report.backends import backend_points, crossed, crossings, figure
+from prunescope.report.backends import backend_points, crossings, figure
 from prunescope.report.drawing import styles
 from prunescope.report.payload import payload
 from prunescope.report.tables import cells
@@ -52,9 +52,3 @@ def test_runs_without_back_ends_have_no_section(tmp_path):
     assert backend_points(run) is None
     assert crossings(run) is None
     assert payload(run)["backends"] is None
-
-
-def test_crossing():
-    assert crossed(np.array([0.5, 0.9]), np.array([0.9, 0.8])) == 0.5
-    assert crossed(np.array([0.5, 0.9]), np.array([0.9, 1.8])) is None
-    assert crossed(np.array([0.5, 0.9]), np.array([np.inf, 0.5])) == 0.9

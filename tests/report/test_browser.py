@@ -1,40 +1,22 @@
 """The page in a real browser, from disk and without a network. Skipped where Playwright or Chromium is missing."""
 
-import shutil
-
 import numpy as np
 import pytest
 from fakerun import Made, make_run, write_run
 from test_html import HOSTILE
 
+from browsing import Opened as Page
 from prunescope.report import write_report
 from prunescope.results import load
 
-playwright = pytest.importorskip("playwright.sync_api", reason="Playwright for Python is not installed (pip install playwright)")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on the path (apt-get install chromium)")
 DRAWN = "() => [...document.querySelectorAll('figure.plane canvas')].map(c => c.toDataURL()).join()"
 
 
-@pytest.fixture(scope="module")
-def browser():
-    with playwright.sync_playwright() as p:
-        started = p.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
-        yield started
-        started.close()
-
-
-class Opened:
-    """A page that is drawn to its end, with everything that the console said and whatever it asked the network for."""
+class Opened(Page):
+    """The report from disk, without a network."""
 
     def __init__(self, browser, path, width=1280, scheme="light"):
-        self.context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, offline=True)
-        self.page, self.said, self.asked = self.context.new_page(), [], []
-        self.page.on("console", lambda message: self.said.append(message.text))
-        self.page.on("pageerror", lambda error: self.said.append(str(error)))
-        self.page.on("request", lambda request: self.asked.append(request.url))
-        self.page.goto(path.as_uri())
-        self.page.wait_for_selector("html[data-ready=all]", state="attached")
+        super().__init__(browser, path.as_uri(), width, scheme, offline=True)
         self.page.wait_for_timeout(150)  # the observers of widths draw after the next frame
 
     def see(self, place):

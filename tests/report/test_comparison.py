@@ -8,6 +8,7 @@ import pytest
 from fakerun import Made, make_run, write_run
 
 import prunescope as ps
+from commands import prunescope
 from prunescope.report.comparison import flat
 from prunescope.report.comparisontext import comparison_markdown, comparison_page, comparison_rows, verdicts, write_comparison
 from prunescope.results import stats
@@ -140,7 +141,6 @@ def test_page_and_tables_hold_names_as_text(tmp_path):
 
 
 def test_command_compares_cites_and_draws(tmp_path, monkeypatch, capsys):
-    from prunescope import cli
 
     made = Made(variants=VARIANTS, groups=("",), seeds=2, epochs=1, finetune=0)
     first = write_run(tmp_path / "first", made)
@@ -149,12 +149,7 @@ def test_command_compares_cites_and_draws(tmp_path, monkeypatch, capsys):
         (run / "trials" / "00201" / "records.parquet").write_bytes(b"PAR1")
 
     def call(*words):
-        monkeypatch.setattr("sys.argv", ["prunescope", *map(str, words)])
-        try:
-            cli.main()
-        except SystemExit as stop:
-            return int(stop.code or 0), *capsys.readouterr()
-        return 0, *capsys.readouterr()
+        return prunescope(monkeypatch, *words), *capsys.readouterr()
 
     code, out, _ = call("compare", first, tmp_path / "second", "--metric", "accuracy", "--out", tmp_path / "c.html")
     assert code == 0

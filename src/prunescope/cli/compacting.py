@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
 from prunescope.types import ConfigError
+
+if TYPE_CHECKING:
+    from prunescope.experiments.saved import Saved
 
 out = Console()
 
@@ -31,15 +34,15 @@ def compact(
     from prunescope.pruning.compact import compact as shrink
     from prunescope.pruning.compact import save_compact
 
-    model, held, example, place, samples = _opened(source, weights, masks, shape, tokens, classes, data_dir)
-    if recalibrate and samples is None:
+    found = _opened(source, weights, masks, shape, tokens, classes, data_dir)
+    if recalibrate and found.samples is None:
         raise ConfigError(f"--recalibrate {recalibrate}: only a trial has training samples; in Python: ps.compact(..., calibration=x)")
     if recalibrate and not approximate:
         raise ConfigError("--recalibrate goes with --approximate: an exact network keeps its statistics")
-    calibration = samples[:recalibrate] if recalibrate else None
-    small, report = shrink(model, held, example, approximate=approximate, calibration=calibration)
+    calibration = found.samples[:recalibrate] if recalibrate and found.samples is not None else None
+    small, report = shrink(found.model, found.masks, found.example, approximate=approximate, calibration=calibration)
     graph = report.how == "graph module"
-    path = save_compact(small, (file or place).with_suffix(".pt2" if graph else ".safetensors"), example)
+    path = save_compact(small, (file or found.place / "compact").with_suffix(".pt2" if graph else ".safetensors"), found.example)
     out.print(str(report), highlight=False, markup=False, soft_wrap=True)
     how = f"ps.load_compact(None, {str(path)!r})" if graph else f"ps.load_compact(fresh_model, {str(path)!r})"
     out.print(f"file: {path}\nload: {how}", highlight=False, markup=False, soft_wrap=True)
@@ -47,13 +50,13 @@ def compact(
 
 def _opened(
     source: str, weights: Path | None, masks: Path | None, shape: str | None, tokens: int, classes: int, data_dir: Path | None
-) -> tuple[Any, Any, Any, Path, Any]:
-    """(model, masks or None where the zeros count, example inputs, where the file goes by default, training samples or None)."""
+) -> Saved:
+    """The trial, or the named network with what belongs to it: masks are None where the zeros count, the place is where the file goes."""
     import torch
 
     from prunescope import models
     from prunescope.experiments.finding import parted
-    from prunescope.experiments.saved import FINAL, open_saved
+    from prunescope.experiments.saved import FINAL, Saved, open_saved
     from prunescope.pruning import Masks
     from prunescope.registry import models as registered
     from prunescope.training import load_weights
@@ -61,8 +64,7 @@ def _opened(
     if parted(source) is not None:
         if weights is not None or masks is not None or shape is not None:
             raise ConfigError(f"{source} is a trial, which has its own weights, masks and inputs: leave --weights, --masks and --input out")
-        found = open_saved(source, stage=FINAL, data_dir=data_dir)
-        return found.model, found.masks, found.example, found.place / "compact", found.samples
+        return open_saved(source, stage=FINAL, data_dir=data_dir)
     if Path(source).exists():
         raise ConfigError(f"{source}: expected a trial (RUN:HASH or RUN/trials/HASH), a model's name or module:function")
     registered.get(source)  # an unknown name is told before anything is asked for
@@ -78,4 +80,4 @@ def _opened(
     generator = torch.Generator().manual_seed(0)
     size = (2, *sizes)
     example = torch.randint(0, tokens, size, generator=generator) if tokens else torch.randn(size, generator=generator)
-    return model.eval(), None if masks is None else Masks.load(masks, model), example, Path("compact"), None
+    return Saved(model.eval(), None if masks is None else Masks.load(masks, model), example, {}, source, Path())

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
+from prunescope.crossing import crossing
 from prunescope.report import drawing, tables
+from prunescope.report.estimates import parameters
 from prunescope.report.pareto import MARKERS, STAGES
 from prunescope.results import stats
 
@@ -57,33 +58,17 @@ def crossings(run: Run) -> pd.DataFrame | None:
         if part["x"].nunique() < 2:
             continue
         part = part.assign(ratio=part["value"] / part["best"] / MARGIN).sort_values("x")
-        each = [crossed(one["x"].to_numpy(), one["ratio"].to_numpy()) for _, one in part.groupby("seed")]
+        each = [crossing(one["x"].tolist(), one["ratio"].tolist()) for _, one in part.groupby("seed")]
         known = [c for c in each if c is not None]
         ends = (float(np.median(known)), min(known), max(known)) if known else (np.nan,) * 3
         found.append([*way, *ends, len(known), len(each)])
     return pd.DataFrame(found, columns=CROSSINGS) if found else None
 
 
-def crossed(x: np.ndarray, ratio: np.ndarray) -> float | None:
-    """The sparsity from which on a time over another, measured at rising sparsities `x`, stays below one; None if it is not at the last.
-
-    >>> crossed(np.array([0.5, 0.8, 0.9]), np.array([2.6, 1.2, 0.8]))
-    0.85
-    """
-    slow = np.flatnonzero(~(ratio < 1))
-    if not len(slow):
-        return float(x[0])
-    i = int(slow[-1])
-    if i == len(x) - 1:
-        return None
-    share = (ratio[i] - 1) / (ratio[i] - ratio[i + 1]) if np.isfinite(ratio[i]) else 1.0
-    return round(float(x[i] + share * (x[i + 1] - x[i])), 9)
-
-
 def _timed(run: Run) -> pd.DataFrame | None:
     """The measured times with stage, back-end, whether it is a sparse one, and the sparsity reached."""
     rows = run.records[run.records["metric"] == METRIC]
-    told: list[Any] = [_read(text) for text in rows["parameters"]]
+    told: list[Any] = [parameters(text) for text in rows["parameters"]]
     rows = rows.assign(
         stage=rows["phase"], backend=[t.get("backend") for t in told], sparse=[bool(t.get("sparse")) for t in told],
         batch=[t.get("batch_size") for t in told],
@@ -100,14 +85,6 @@ def batch_size(run: Run) -> str:
     """The samples of the passes that were timed, as text."""
     rows = _timed(run)
     return "" if rows is None else " or ".join(str(n) for n in sorted({int(b) for b in rows["batch"].dropna()}))
-
-
-def _read(text: Any) -> dict[str, Any]:
-    try:
-        found = json.loads(text)
-    except (TypeError, ValueError):  # a damaged record is left out
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def figure(points: pd.DataFrame, known: pd.DataFrame, looks: drawing.Styles, plain: str | None) -> Any:
