@@ -23,8 +23,9 @@ from prunescope.config import ExperimentConfig
 from prunescope.experiments import checkpoints, engines, presets
 from prunescope.experiments.checkpoints import SECONDS
 from prunescope.experiments.deployment import check_extras
+from prunescope.experiments.passes import carry_out
 from prunescope.experiments.sweep import Trial, trials
-from prunescope.experiments.tasks import Task, carry_out, dense_name, trial_name
+from prunescope.experiments.tasks import Task, dense_name, trial_name
 from prunescope.experiments.trial import build_model, load_data
 from prunescope.integrations.tracking import tracked
 from prunescope.results import schema

@@ -3,6 +3,7 @@
 runs/<name>/experiment.json
             dense/<hash>/    what trials that share their training before pruning share: records, weights
             checkpoints/     where trainings under way stand, removed when all is done
+            claims/, runners/    who is at what (claims.py), while runs are at work
             trials/<hash>/   trial.json (last, it says "finished"), records.parquet, weights.safetensors, masks.safetensors
 """
 
@@ -10,11 +11,12 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
 import json
 import os
 import re
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -141,15 +143,58 @@ class TrialFolder:
         except StoreError as error:
             return {"status": "damaged", "reason": str(error)}
 
+    def sweep(self) -> None:
+        """Remove half-written files that a killed run left beside those of the trial."""
+        for path in self.folder.glob(".*"):
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
+
+    def seal(self) -> dict[str, list[Any]]:
+        """What trial.json says of the files beside it: {name: [bytes, sha256]}."""
+        files = (self.records_file, self.weights_file, self.masks_file)
+        return {f.name: [f.stat().st_size, _sha256(f)] for f in files if f.exists()}
+
     def finished(self) -> bool:
-        """Whether the trial ended well and its records can be read."""
-        if self.status().get("status") != "finished":
-            return False
-        try:
-            read_records(self.records_file)
-        except StoreError:
-            return False
-        return True
+        """Whether the trial ended well and what it left is there in full: half a file is found by its size, damaged records by their sum.
+
+        Where a rename is not one step, a kill can leave half a file under the right name.
+        """
+        status = self.status()
+        return status.get("status") == "finished" and not self.faults(status, sums=(self.records_file.name,))
+
+    def faults(self, status: Mapping[str, Any], sums: Container[str]) -> list[str]:
+        """What is wrong with the files that trial.json names; those in `sums` are read in full."""
+        files = status.get("files")
+        if files is None:  # of a version that did not seal its trials
+            try:
+                read_records(self.records_file)
+            except StoreError as error:
+                return [str(error)]
+            return []
+        if not isinstance(files, dict):
+            return [f"{self.status_file}: files: expected an object of names, got {type(files).__name__}"]
+        return [fault for name, sealed in files.items() if (fault := _fault(self.folder, name, sealed, name in sums))]
+
+
+def _fault(folder: Path, name: str, sealed: Any, whole: bool) -> str:
+    """What is wrong with one file, or nothing."""
+    if name not in ("records.parquet", "weights.safetensors", "masks.safetensors") or not (isinstance(sealed, list) and len(sealed) == 2):
+        return f"{folder / 'trial.json'}: files: {name[:60]!r} is no entry that this version writes"
+    path = folder / name
+    try:
+        size = path.stat().st_size
+        if size != sealed[0]:
+            return f"{path}: has {size} bytes, {sealed[0]} were written"
+        if whole and _sha256(path) != sealed[1]:
+            return f"{path}: is not what was written (its SHA-256 differs)"
+    except OSError as error:
+        return f"{path}: cannot be read: {error.strerror or error}"
+    return ""
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 _ENTRIES: dict[str, Any] = {
