@@ -34,7 +34,7 @@ from prunescope.experiments.tasks import (
 )
 from prunescope.results import live
 from prunescope.results.claims import LEASE, Runner
-from prunescope.results.store import TrialFolder
+from prunescope.results.store import TrialFolder, sweep
 from prunescope.types import StoreError
 
 POLL = 0.5  # seconds between looks at what other runs are at
@@ -71,6 +71,7 @@ def carry_out(
         chains = deepest(missing)
         if runner.alone():
             live.forget(folder)
+            sweep(folder, ("experiment.json", "experiment.toml", "report.html"))
         (folder / live.FOLDER).mkdir(parents=True, exist_ok=True)  # while it is there, a run is at work
         extra = len(shared) + len(chains)
         try:

@@ -15,8 +15,9 @@ import hashlib
 import json
 import os
 import re
+import secrets
 import tempfile
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,40 @@ def write_beside(path: Path, write: Callable[[Path], object]) -> None:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def sweep(folder: Path, names: Sequence[str]) -> None:
+    """Remove what a killed run left of writing files called `names` in `folder`. Nobody may be writing them now."""
+    for name in names:
+        for path in folder.glob(f".{name}.*"):
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
+
+
+def check_folder(folder: Path) -> list[str]:
+    """Whether files can be kept in `folder`: raises StoreError with the reason if not, and returns what should be known of it.
+
+    A rename that is not one step (some network and object stores copy instead) can leave half a file when a run is killed. It is told by
+    the file that comes out: a copy is another one than was renamed.
+    """
+    place, beside = (folder / f".prunescope-check.{secrets.token_hex(4)}" for _ in range(2))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(b"old")
+        beside.write_bytes(b"new")
+        before = beside.stat().st_ino
+        beside.replace(place)
+        replaced, same = place.read_bytes() == b"new" and not beside.exists(), place.stat().st_ino == before
+    except OSError as error:
+        raise StoreError(f"{folder}: cannot be written to: {error.strerror or error}; give another folder with --out") from error
+    finally:
+        for path in (place, beside):
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
+    if not replaced:
+        raise StoreError(f"{folder}: a renamed file does not take the place of the old one there; give another folder with --out")
+    copied = "a rename copies in the run's folder: what a kill leaves half written there is found by its size and sum, and done again"
+    return [] if same else [copied]
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -145,9 +180,7 @@ class TrialFolder:
 
     def sweep(self) -> None:
         """Remove half-written files that a killed run left beside those of the trial."""
-        for path in self.folder.glob(".*"):
-            with contextlib.suppress(OSError):
-                path.unlink(missing_ok=True)
+        sweep(self.folder, [f.name for f in (self.status_file, self.records_file, self.weights_file, self.masks_file)])
 
     def seal(self) -> dict[str, list[Any]]:
         """What trial.json says of the files beside it: {name: [bytes, sha256]}."""
