@@ -110,7 +110,11 @@ class Runner:
     def _made(self, place: Path) -> bool:
         """Whether the claim could be made; not where another one has it."""
         try:
-            _create(place, self._own, self._state(0))
+            try:
+                _create(place, self._own, self._state(0))
+            except FileNotFoundError:  # a run that ended saw the folder empty, and took it away
+                place.parent.mkdir(exist_ok=True)
+                _create(place, self._own, self._state(0))
         except FileExistsError:
             return False
         except OSError as error:
