@@ -72,6 +72,8 @@ def carry_out(
         if runner.alone():
             live.forget(folder)
             sweep(folder, ("experiment.json", "experiment.toml", "report.html"))
+            for name in ("dense", checkpoints.FOLDER):
+                sweep(folder / name, deep=True)
         (folder / live.FOLDER).mkdir(parents=True, exist_ok=True)  # while it is there, a run is at work
         extra = len(shared) + len(chains)
         try:

@@ -162,9 +162,10 @@ def in_shard(trials: Sequence[Trial], shard: str | None) -> list[Trial]:
 
 
 def _spent(folder: Path) -> float:
-    """Seconds on the clock that earlier calls of the same run took."""
-    place = folder / "experiment.json"
-    return float(read_json(place).get("wall_seconds", 0.0)) if place.exists() else 0.0
+    """Seconds on the clock that earlier calls of the same run took; of a file that a kill cut short, none."""
+    with contextlib.suppress(StoreError, TypeError, ValueError):
+        return float(read_json(folder / "experiment.json").get("wall_seconds", 0.0))
+    return 0.0
 
 
 def reproduce(source: Any, overrides: Any, folder: Path) -> str:

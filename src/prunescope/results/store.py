@@ -56,10 +56,10 @@ def write_beside(path: Path, write: Callable[[Path], object]) -> None:
             temporary.unlink(missing_ok=True)
 
 
-def sweep(folder: Path, names: Sequence[str]) -> None:
-    """Remove what a killed run left of writing files called `names` in `folder`. Nobody may be writing them now."""
+def sweep(folder: Path, names: Sequence[str] = ("*",), *, deep: bool = False) -> None:
+    """Remove what a killed run left of writing files called `names` in `folder` (`deep`: and below it). Nobody may be writing them now."""
     for name in names:
-        for path in folder.glob(f".{name}.*"):
+        for path in (folder.rglob if deep else folder.glob)(f".{name}.*"):
             with contextlib.suppress(OSError):
                 path.unlink(missing_ok=True)
 
