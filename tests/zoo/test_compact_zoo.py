@@ -21,7 +21,6 @@ LEAST = 0.95  # of what the masks make removable; with channels masked as a whol
 LONG = ("hf_t5",)  # many seconds: in the full run alone
 MASKED_BY_HALF = "exact, but what makes a unit is masked and not what is left of it in packed projections, embeddings or cells: less goes"
 KNOWN: dict[tuple[str, str], str] = {  # (network, extent) -> why it is not exact to the bound, or removes less: these must fail
-    ("mixer", "whole"): "what the stream's dead channels hold differs from place to place in front of a norm: they stay",
     ("hf_llama", "weights"): "its norms compute in single precision whatever they are given: 1e-7, not 1e-10",
     **{(name, "units"): MASKED_BY_HALF for name in ("encoderdecoder", "pooledattention")},
     **{(name, extent): MASKED_BY_HALF for name in ("cells", "textbag", "translator") for extent in ("units", "weights")},
