@@ -21,6 +21,7 @@ from prunescope.cli.live import watch, watching
 from prunescope.cli.models import export_model
 from prunescope.cli.pruning import latency, prune, sensitivity
 from prunescope.cli.reporting import cite, compare, figures
+from prunescope.cli.searching import search
 from prunescope.types import ConfigError, DataError, EstimateError, PrunescopeError
 
 app = typer.Typer(
@@ -43,6 +44,7 @@ app.command(name="compare")(compare)
 app.command(name="figures")(figures)
 app.command(name="cite")(cite)
 app.command(name="watch")(watch)
+app.command(name="search")(search)
 
 out = Console()
 DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Where data sets lie; before $PRUNESCOPE_DATA and the cache.")]

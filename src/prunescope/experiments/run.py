@@ -33,21 +33,28 @@ from prunescope.training.arrangement import asked
 from prunescope.training.optim import build as build_optimizer
 from prunescope.types import ConfigError
 
-OPTIONAL = ("onnx", "onnxruntime", "onnxscript", "torchao")
+OPTIONAL = ("onnx", "onnxruntime", "onnxscript", "optuna", "torchao")
 PACKAGES = ("prunescope", "torch", "numpy", "scipy", "scikit-learn", "pandas", "duckdb", "safetensors")
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A resolved experiment: its config, its tables as read, and its trials."""
+    """A resolved experiment: its config, its tables as read, and its trials.
+
+    A search brings its own: with the `command` that reproduces it and the `notes` of a `check` that was made.
+    """
 
     experiment: ExperimentConfig
     tables: Mapping[str, Any]
     trials: tuple[Trial, ...]
+    command: str | None = None
+    notes: tuple[str, ...] | None = None
 
 
-def plan(source: str | Path | Mapping[str, Any], overrides: Mapping[str, Any] | Sequence[tuple[str, Any]] = ()) -> Plan:
-    """The trials that a preset's name, a TOML file or tables stand for, with dotted `overrides` laid over them."""
+def plan(source: str | Path | Mapping[str, Any] | Plan, overrides: Mapping[str, Any] | Sequence[tuple[str, Any]] = ()) -> Plan:
+    """The trials that a preset's name, a TOML file or tables stand for, with dotted `overrides` laid over them; a Plan as it is."""
+    if isinstance(source, Plan):
+        return source
     tables, name = presets.tables(source)
     tables = configs.override(tables, overrides)
     experiment = configs.experiment_config(tables, source=name)
@@ -55,7 +62,7 @@ def plan(source: str | Path | Mapping[str, Any], overrides: Mapping[str, Any] | 
 
 
 def run(
-    source: str | Path | Mapping[str, Any] = "quickstart",
+    source: str | Path | Mapping[str, Any] | Plan = "quickstart",
     *,
     overrides: Mapping[str, Any] | Sequence[tuple[str, Any]] = (),
     out: str | Path | None = None,
@@ -88,14 +95,16 @@ def run(
     if not checkpoint >= 0:
         raise ConfigError(f"checkpoint {checkpoint!r}: expected the seconds between checkpoints, 0 for every epoch, inf for none")
     planned = plan(source, overrides)
+    if planned.experiment.search is not None and planned.notes is None:
+        raise ConfigError("this config has a section [search]: `prunescope search` carries it out, and `-s search=null` runs it without")
     folder = Path(out) if out is not None else Path("runs") / planned.experiment.name
     directory = Path(data_dir) if data_dir is not None else None
     where = _device(device)
     tracking = tracked([log] if isinstance(log, str) else log, folder)
-    notes = check(planned, directory)
+    notes = list(planned.notes) if planned.notes is not None else check(planned, directory)
     if fresh:
         _forget(folder, planned)
-    about = describe(planned, notes, reproduce(source, overrides, folder))
+    about = describe(planned, notes, planned.command or reproduce(source, overrides, folder))
     spent = 0.0 if fresh else _spent(folder)
     write_json(folder / "experiment.json", {**about, "wall_seconds": spent})
     write_beside(folder / "experiment.toml", lambda p: p.write_text(toml_text(planned), encoding="utf-8"))
@@ -132,11 +141,11 @@ def _spent(folder: Path) -> float:
     return float(read_json(place).get("wall_seconds", 0.0)) if place.exists() else 0.0
 
 
-def reproduce(source: Any, overrides: Any, folder: Path) -> str:
+def reproduce(source: Any, overrides: Any, folder: Path, *, verb: str = "run") -> str:
     """The command that runs the same experiment again, wherever the data lie."""
     what = str(folder / "experiment.toml") if isinstance(source, Mapping) else str(source)
     changes = [] if isinstance(source, Mapping) else [f"{k}={json.dumps(v, ensure_ascii=False)}" for k, v in dict(overrides).items()]
-    return shlex.join(["prunescope", "run", what, *(w for c in changes for w in ("-s", c))])
+    return shlex.join(["prunescope", verb, what, *(w for c in changes for w in ("-s", c))])
 
 
 def toml_text(planned: Plan) -> str:
