@@ -86,6 +86,7 @@ __all__ = [
     "quantize",
     "run",
     "save_compact",
+    "search",
     "to_torch_prune",
 ]
 

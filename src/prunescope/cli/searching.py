@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 out = Console()
-Setting = Annotated[list[str] | None, typer.Option("-s", "--set", metavar="KEY=VALUE", help="Set a config key, e.g. -s search.candidates=20.")]
+Setting = Annotated[list[str] | None, typer.Option("-s", "--set", metavar="KEY=VALUE", help="Set a key, e.g. -s search.candidates=20.")]
 DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Where data sets lie; before $PRUNESCOPE_DATA and the cache.")]
 MOST = 10
 
@@ -42,11 +42,11 @@ def search(
     if dry_run:
         _show_candidates(searching(source, overrides))
         return
-    options = {"data_dir": data_dir, "engine": engine, "jobs": jobs, "threads": threads, "device": device, "checkpoint": checkpoint}
+    options: dict[str, Any] = {"data_dir": data_dir, "engine": engine, "jobs": jobs, "threads": threads, "device": device}
     try:
         found = searched(
             source, overrides=overrides, out=folder, fresh=fresh, told=_tell, quiet=False,
-            stack=int(stack) if stack.isdigit() else stack, log=log or (), **options,
+            stack=int(stack) if stack.isdigit() else stack, log=log or (), checkpoint=checkpoint, **options,
         )  # fmt: skip
     except KeyboardInterrupt:
         print("prunescope: stopped; finished trials and checkpoints are kept, and the same command goes on from them", file=sys.stderr)
@@ -80,7 +80,8 @@ def _show_candidates(planned: Any) -> None:
 def _show_ranking(found: Any) -> None:
     ranking = found.ranking
     keys = [c for c in ranking.columns if c not in ("rank", "candidate", "objective", "low", "high", "n", "reason")]
-    table = Table(box=None, title=escape(f"{found.run.experiment['name']}: {found.text}"), title_justify="left", pad_edge=False)
+    _tell(f"{found.run.experiment['name']}: {found.text}")
+    table = Table(box=None, pad_edge=False)
     for column in ("rank", *keys, "objective [95 %]"):
         table.add_column(escape(column.rpartition(".")[2]), justify="right")
     good = ranking[ranking["reason"].isna()]

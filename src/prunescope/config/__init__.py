@@ -1,7 +1,6 @@
 """What an experiment is, as data: TOML in, validated and frozen settings out, with a hash of their values."""
 
 from prunescope.config.search import HalvingConfig, ObjectiveConfig, Range, SearchConfig
-from prunescope.config.section import Section
 from prunescope.config.sections import (
     DEFAULTS,
     LATER_SECTIONS,
@@ -17,6 +16,7 @@ from prunescope.config.sections import (
     PlaneConfig,
     PruneConfig,
     QuantizeConfig,
+    Section,
     TrainingConfig,
     TrialConfig,
     VariantConfig,

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
-
-from prunescope.config.section import Section
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 MAXIMISED = ("accuracy",)
 MINIMISED = ("loss", "latency_ms", "nonzero", "bytes", "flops", "macs", "parameters", "memory", "energy")
 
 
-class Range(Section):
+class SearchSection(BaseModel):
+    """A table of [search]: unknown keys are errors, values never change once read."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Range(SearchSection):
     """The values from `low` to `high`, ends included: whole numbers where both ends are (and the key takes them), else any.
 
     log    even by ratio instead of by difference
@@ -36,18 +40,7 @@ class Range(Section):
         return self
 
 
-def _values(value: Any) -> Any:
-    if isinstance(value, dict):
-        return Range.model_validate(value)
-    if isinstance(value, list) and value:
-        return value
-    raise ValueError(f"expected a list of values or {{low = ..., high = ...}}, got {value!r}")
-
-
-Values = Annotated[Range | list[Any], BeforeValidator(_values)]
-
-
-class ObjectiveConfig(Section):
+class ObjectiveConfig(SearchSection):
     """What a search is for: a metric of the records, at the end of a phase, averaged over the seeds. Never of test samples.
 
     metric      as in the records; `layer` and `estimator` too where the metric has them
@@ -80,7 +73,7 @@ class ObjectiveConfig(Section):
         return f"{self.split} {self.metric}".strip() + f" ({', '.join(p for p in (self.phase, where) if p)})"
 
 
-class HalvingConfig(Section):
+class HalvingConfig(SearchSection):
     """Successive halving: all candidates at `begin`, the best 1/`factor` of them at the next rung, ..., the last at `end`.
 
     over     a key of which less is cheaper ("training.epochs", "data.train_size"), times `factor` from rung to rung, or "sparsity", where
@@ -116,7 +109,7 @@ class HalvingConfig(Section):
             found.append(level)
 
 
-class SearchConfig(Section):
+class SearchConfig(SearchSection):
     """A search over keys of the config (`prunescope search`): each candidate is a set of trials of the run, one a seed.
 
     method       "random"; "grid": every combination; "tpe": proposals that learn from what was found (extra `search`); "halving": random
@@ -135,8 +128,17 @@ class SearchConfig(Section):
     startup: int = Field(10, ge=1)
     variant: str | None = None
     objective: ObjectiveConfig = ObjectiveConfig()
-    space: dict[str, Values] = Field(min_length=1)
+    space: dict[str, Range | list[Any]] = Field(min_length=1)
     halving: HalvingConfig | None = None
+
+    @field_validator("space", mode="before")
+    @classmethod
+    def _lists_and_ranges(cls, space: Any) -> Any:
+        for key, values in space.items() if isinstance(space, dict) else ():
+            if not (isinstance(values, dict | Range) or (isinstance(values, list) and values)):
+                raise ValueError(f"{key}: expected a list of values or {{low = ..., high = ...}}, got {values!r}")
+        found = {k: Range.model_validate(v) if isinstance(v, dict) else v for k, v in space.items()} if isinstance(space, dict) else space
+        return found
 
     @model_validator(mode="after")
     def _consistent(self) -> SearchConfig:

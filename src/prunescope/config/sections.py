@@ -7,7 +7,6 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from prunescope.config.search import SearchConfig
-from prunescope.config.section import Section
 from prunescope.registry import unknown
 
 
@@ -21,6 +20,12 @@ def _fraction(value: Any) -> Any:
 DEFAULTS = 1  # raise when a default changes its value or its meaning: settings left at their defaults take no part in a trial's hash
 
 Sparsity = Annotated[float, BeforeValidator(_fraction)]
+
+
+class Section(BaseModel):
+    """A table of the config: unknown keys are errors, values never change once read."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class OpenSection(BaseModel):

@@ -66,7 +66,7 @@ class Space:
         return [Candidate(i, values) for i, values in enumerate(found.values(), start=1)]
 
     def proposed(self, past: Sequence[tuple[Candidate, float]], count: int, *, maximised: bool) -> list[Candidate]:
-        """`count` proposals of the tree-structured Parzen estimator that knows `past`: candidates with their objective, NaN for failed ones.
+        """`count` proposals of the tree-structured Parzen estimator that knows `past`: candidates with their objective, NaN if failed.
 
         Source: Bergstra et al. 2011, by Optuna's TPESampler.
         """
@@ -84,7 +84,8 @@ class Space:
     def _study(self, past: int | None, *, maximised: bool = True) -> Any:
         """A study in memory, made anew for each round: what is known is in the run folder, and the draws are the round's own."""
         optuna = self._optuna()
-        seed = stream_seed(self.search.seed, "search", *([] if past is None else ["tpe", past])) % 2**32
+        purpose = "random" if past is None else f"tpe {past}"
+        seed = stream_seed(self.search.seed, "search", purpose) % 2**32  # as many bits as Optuna takes
         with extras.quiet():
             tpe = optuna.samplers.TPESampler
             chosen = (
@@ -111,7 +112,9 @@ class Space:
         return {key: _value(values, drawn[key]) for key, values in self.values.items()}
 
 
-def candidate_trials(experiment: ExperimentConfig, tables: Mapping[str, Any], space: Space, values: Mapping[str, Any], level: Any) -> list[Trial]:
+def candidate_trials(
+    experiment: ExperimentConfig, tables: Mapping[str, Any], space: Space, values: Mapping[str, Any], level: float | None
+) -> list[Trial]:
     """The trials of a candidate, one a seed (and variant and level of sparsity); `level` is that of the rung, if there are rungs."""
     search = space.search
     changes = {**values, **({search.halving.over: level} if search.halving and level is not None else {})}
@@ -141,7 +144,7 @@ def check_space(experiment: ExperimentConfig, tables: Mapping[str, Any], space: 
             raise ConfigError(f'search: {key!r}: expected "sparsity" or a dotted key of {", ".join(SECTIONS)}, such as "training.lr"')
         for variant in experiment.variant:
             if search.variant in (None, variant.name) and _set(variant.changes, key.split(".")):
-                raise ConfigError(f"search: variant {variant.name!r} sets {key} itself, so that the search would change nothing: leave it out")
+                raise ConfigError(f"search: variant {variant.name!r} sets {key} itself, so a search would change nothing: leave it out")
     halved = search.halving.rungs[-1] if search.halving else None
     for key, values in space.values.items():
         errors = []
@@ -152,7 +155,7 @@ def check_space(experiment: ExperimentConfig, tables: Mapping[str, Any], space: 
             except ConfigError as error:
                 errors.append(error)
         if errors and (isinstance(values, Range) or len(errors) == len(alone)):  # a listed value may go with others of other keys
-            raise ConfigError(f"search.space: {key}: {errors[0]}") from errors[0]
+            raise ConfigError(f"search.space: {errors[0]}") from errors[0]
 
 
 def _set(changes: Mapping[str, Any], parts: Sequence[str]) -> bool:
@@ -187,7 +190,7 @@ def _whole(values: Range) -> bool:
 
 
 def _steps(values: Range, step: float) -> list[Any]:
-    count = int(math.floor((values.high - values.low) / step + 1e-9))
+    count = math.floor((values.high - values.low) / step + 1e-9)
     return [_value(values, values.low + i * step) for i in range(count + 1)]
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -50,7 +50,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Search:
-    """A search that is over: the Run, the `ranking` (a row a candidate, best first), the `best` one's values, what was looked at (`text`)."""
+    """A search that is over: the Run, the `ranking` (a row a candidate, best first), the `best` one's values, the objective's `text`."""
 
     run: Run
     ranking: pd.DataFrame
@@ -76,7 +76,7 @@ def search(
     finish    called with the Run at the end; told: called with a line on each round
     options   those of `run`: data_dir, engine, jobs, threads, device, stack, checkpoint, ...
 
-    The objective is the mean over the experiment's seeds, of training or validation samples. A candidate that fails is a row with its reason.
+    The objective is the mean over the experiment's seeds, never of test samples. A candidate that fails is a row with its reason.
     Raises ConfigError for keys and ranges that do not fit, MissingExtraError where a method needs Optuna, otherwise as `run`.
     """
     planned = searching(source, overrides)
@@ -229,13 +229,15 @@ class _Work:
             self._notes |= dict.fromkeys(check(replace(self.planned, trials=tuple(found)), directory))
             split = self.settings.objective.split
             if split and not len(load_data(found[0].config.data, found[0].seed, directory).split(split)):
-                raise DataError(f'the data have no {split} samples to choose by: set data.validation = 0.1, or search.objective.split = "train"')
+                raise DataError(f'no {split} samples to choose by: set data.validation = 0.1, or search.objective.split = "train"')
         return found
 
-    def ordered(self, results: Iterable[Result]) -> list[Result]:
+    def ordered(self, results: Sequence[Result]) -> list[Result]:
         """Best first; failed ones at the end; equal ones as they were drawn."""
         sign = -1 if self.settings.objective.maximised else 1
-        return sorted(results, key=lambda r: (not math.isfinite(r.value), sign * r.value if math.isfinite(r.value) else 0, r.candidate.number))
+        good = [r for r in results if math.isfinite(r.value)]
+        lost = [r for r in results if not math.isfinite(r.value)]
+        return [*sorted(good, key=lambda r: (sign * r.value, r.candidate.number)), *sorted(lost, key=lambda r: r.candidate.number)]
 
     def ranked(self) -> list[list[Result]]:
         """The results of each candidate, its furthest rung last; candidates that got further come first, then the better ones."""
@@ -244,14 +246,15 @@ class _Work:
             mine = by_values.setdefault(repr(sorted(result.candidate.values.items())), [])
             if not mine or mine[-1].rung < result.rung:
                 mine.append(result)
-        places = {id(r): i for i, r in enumerate(self.ordered(mine[-1] for mine in by_values.values()))}
+        places = {id(r): i for i, r in enumerate(self.ordered([mine[-1] for mine in by_values.values()]))}
         return sorted(by_values.values(), key=lambda mine: (-_reached(mine), places[id(mine[-1])]))
 
     @property
     def text(self) -> str:
         """What the objective is and over what it is averaged."""
         seeds = len(self.planned.experiment.seed_list)
-        cells = max((len({(t.variant, t.sparsity) for t in (self._trials[h] for h in r.trials)}) for r in self.results if r.trials), default=1)
+        known = [[self._trials[name] for name in r.trials] for r in self.results]
+        cells = max((len({(t.variant, t.sparsity) for t in found}) for found in known), default=1)
         over = f"mean over {seeds} seed{'s' if seeds > 1 else ''}" + (f" and {cells} settings (variants, sparsities)" if cells > 1 else "")
         more = "more" if self.settings.objective.maximised else "less"
         return f"{self.settings.objective.text}, {over}; {more} is better"
@@ -310,13 +313,15 @@ def _read(candidate: Candidate, rung: int, level: float | None, found: Sequence[
         place = TrialFolder(folder / "trials" / trial.hash)
         status = place.status()
         if status.get("status") in ("running", "missing"):
-            raise StoreError(f"{place.folder}: {status['status']}, so another run of this folder is at work on it: search again when it is done")
+            raise StoreError(f"{place.folder}: {status['status']}, another run is at work on it: search again when it is done")
         try:
             if status.get("status") != "finished":
                 raise DataError(str(status.get("reason") or status.get("status")))
-            values.setdefault(trial.seed, []).append(_objective(read_records(place.records_file), objective))
+            value = _objective(read_records(place.records_file), objective)
         except PrunescopeError as error:
             reason = reason or f"{trial.label}: {error}"
+        else:
+            values.setdefault(trial.seed, []).append(value)
     means = {seed: sum(each) / len(each) for seed, each in values.items()}
     return Result(candidate, rung, level, tuple(t.hash for t in found), means, reason)
 
