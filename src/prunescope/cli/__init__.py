@@ -87,6 +87,7 @@ def run(
     watched: Annotated[bool, typer.Option("--watch", help="Show it in the browser while it works, on this machine only.")] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Do finished trials again.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would run.")] = False,
+    memory: Annotated[str, typer.Option(metavar="SIZE", help="All workers take at most: auto (by what is free), 8GB, off.")] = "auto",
 ) -> None:
     """Run an experiment: all its trials that are not finished yet, then its report."""
     from prunescope import experiments, report
@@ -102,6 +103,7 @@ def run(
             finished = experiments.run(
                 source, overrides=overrides, out=folder, data_dir=data_dir, engine=engine, jobs=jobs, threads=threads, device=device,
                 stack=int(stack) if stack.isdigit() else stack, checkpoint=checkpoint, log=log or (), fresh=fresh, quiet=False,
+                memory=memory,
             )  # fmt: skip
         except KeyboardInterrupt:
             print("prunescope: stopped; finished trials and checkpoints are kept, and the same command goes on from them", file=sys.stderr)

@@ -31,6 +31,7 @@ def search(
     log: Annotated[list[str] | None, typer.Option(help="tensorboard[=DIR] or mlflow[=URI]: hand records on as they come.")] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Forget what is in the run folder.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list the candidates to begin with.")] = False,
+    memory: Annotated[str, typer.Option(metavar="SIZE", help="All workers take at most: auto (by what is free), 8GB, off.")] = "auto",
 ) -> None:
     """Search over any keys of a config: random, grid, TPE or successive halving; candidates are trials of a run that resumes."""
     from prunescope import report
@@ -46,7 +47,7 @@ def search(
     try:
         found = searched(
             source, overrides=overrides, out=folder, fresh=fresh, told=_tell, quiet=False,
-            stack=int(stack) if stack.isdigit() else stack, log=log or (), checkpoint=checkpoint, **options,
+            stack=int(stack) if stack.isdigit() else stack, log=log or (), checkpoint=checkpoint, memory=memory, **options,
         )  # fmt: skip
     except KeyboardInterrupt:
         print("prunescope: stopped; finished trials and checkpoints are kept, and the same command goes on from them", file=sys.stderr)

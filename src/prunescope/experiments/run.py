@@ -7,6 +7,7 @@ import json
 import platform
 import shlex
 import shutil
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,12 +24,13 @@ from prunescope.config import ExperimentConfig
 from prunescope.experiments import checkpoints, engines, presets
 from prunescope.experiments.checkpoints import SECONDS
 from prunescope.experiments.deployment import check_extras
+from prunescope.experiments.memory import fit, limit_of, needs_of
 from prunescope.experiments.sweep import Trial, trials
 from prunescope.experiments.tasks import Task, carry_out, dense_name, trial_name
 from prunescope.experiments.trial import build_model, load_data
 from prunescope.integrations.tracking import tracked
 from prunescope.results import schema
-from prunescope.results.store import Run, read_json, write_beside, write_json
+from prunescope.results.store import Run, TrialFolder, read_json, write_beside, write_json
 from prunescope.training.arrangement import asked
 from prunescope.training.optim import build as build_optimizer
 from prunescope.types import ConfigError
@@ -77,6 +79,7 @@ def run(
     quiet: bool = True,
     log: Sequence[str] | str = (),
     finish: Callable[[Run], object] | None = None,
+    memory: str | int = "auto",
 ) -> Run:
     """Run every trial of an experiment that is not finished yet and return the Run.
 
@@ -88,10 +91,12 @@ def run(
     fresh       forget finished trials of this experiment first
     log         "tensorboard" or "mlflow" (extra `track`), also "tensorboard=DIR" and "mlflow=URI": records are handed on as they come
     finish      called with the Run at the end (the command line writes the report there)
+    memory      what all workers together may take: "auto" (nine tenths of what is free), "8GB" or "off"; if little, fewer train at once
 
     Raises ConfigError and DataError before anything runs, StoreError when results cannot be written. A trial that fails is a row.
     """
     asked(stack, 1)
+    limit = limit_of(memory)
     if not checkpoint >= 0:
         raise ConfigError(f"checkpoint {checkpoint!r}: expected the seconds between checkpoints, 0 for every epoch, inf for none")
     planned = plan(source, overrides)
@@ -104,6 +109,8 @@ def run(
     notes = list(planned.notes) if planned.notes is not None else check(planned, directory)
     if fresh:
         _forget(folder, planned)
+    working = engines.engine(engine, jobs=jobs, threads=threads)
+    stack = within(planned, folder, directory, working, limit, stack, quiet=quiet)
     about = describe(planned, notes, planned.command or reproduce(source, overrides, folder))
     spent = 0.0 if fresh else _spent(folder)
     write_json(folder / "experiment.json", {**about, "wall_seconds": spent})
@@ -111,7 +118,7 @@ def run(
     tasks = [Task(t, folder, directory, where, checkpoint) for t in planned.trials]
     began = time.perf_counter()
     with tracking:
-        carry_out(tasks, engines.engine(engine, jobs=jobs, threads=threads), stack=stack, quiet=quiet)
+        carry_out(tasks, working, stack=stack, quiet=quiet)
     write_json(folder / "experiment.json", {**about, "wall_seconds": round(spent + time.perf_counter() - began, 1)})
     finished = Run(folder)
     if finish is not None:
@@ -133,6 +140,21 @@ def check(planned: Plan, data_dir: Path | None) -> list[str]:
         build_optimizer(build_model(trial, data), trial.config.training)
         notes |= dict.fromkeys(data.notes)
     return list(notes)
+
+
+def within(
+    planned: Plan, folder: Path, data_dir: Path | None, engine: object, limit: int | None, stack: str | int, *, quiet: bool
+) -> str | int:
+    """The stack with which what is missing fits into `limit` bytes of this machine; the engine's workers are made fewer where they must."""
+    if limit is None or not isinstance(engine, engines.Serial | engines.Processes):  # other engines have machines of their own
+        return stack
+    missing = [t for t in planned.trials if not TrialFolder(folder / "trials" / t.hash).finished()]
+    found = fit(needs_of(missing, data_dir, stack=stack), limit, jobs=engine.jobs, stack=stack, trials=len(missing))
+    if found.text is not None:
+        engine.jobs = found.jobs
+        if not quiet:
+            print(f"prunescope: {found.text}", file=sys.stderr)
+    return found.stack
 
 
 def _spent(folder: Path) -> float:
