@@ -79,6 +79,7 @@ def test_compacted_networks_compute_what_the_masked_ones_do(name, fraction, crit
     small, report = ps.compact(model, masks, example_inputs=inputs)
     assert all(torch.equal(t, model.state_dict()[n]) for n, t in before.items()), "the user's model stays as it is"
     errors = [difference(small, expected, size) for size in sizes]
-    assert max(errors) <= TOLERANCE[torch.float32 if name in SINGLE else dtype], f"relative errors {errors} at batch 1, 7 and the second size; {report}"
+    tolerance = TOLERANCE[torch.float32 if name in SINGLE else dtype]
+    assert max(errors) <= tolerance, f"relative errors {errors} at batch 1, 7 and the second size; {report}"
     count, left = (sum(p.numel() for p in m.parameters()) for m in (model, small))
     assert count - left >= LEAST * bound, f"{count - left} of {bound} removable parameters went; {report}"

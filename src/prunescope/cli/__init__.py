@@ -21,6 +21,7 @@ from prunescope.cli.live import watch, watching
 from prunescope.cli.models import export_model
 from prunescope.cli.pruning import latency, prune, sensitivity
 from prunescope.cli.reporting import cite, compare, figures
+from prunescope.cli.searching import search
 from prunescope.types import ConfigError, DataError, EstimateError, PrunescopeError
 
 app = typer.Typer(
@@ -43,6 +44,7 @@ app.command(name="compare")(compare)
 app.command(name="figures")(figures)
 app.command(name="cite")(cite)
 app.command(name="watch")(watch)
+app.command(name="search")(search)
 
 out = Console()
 DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Where data sets lie; before $PRUNESCOPE_DATA and the cache.")]
@@ -87,6 +89,7 @@ def run(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would run.")] = False,
     shard: Annotated[str | None, typer.Option(metavar="I/N", help="Only part I of N of the trials, e.g. 3/20.")] = None,
     lease: Annotated[float, typer.Option(metavar="SECONDS", help="After which a run that shows no sign of life loses its trials.")] = 60.0,
+    memory: Annotated[str, typer.Option(metavar="SIZE", help="All workers take at most: auto (by what is free), 8GB, off.")] = "auto",
 ) -> None:
     """Run an experiment: all its trials that are not finished yet, then its report."""
     from prunescope import experiments, report
@@ -102,7 +105,7 @@ def run(
             finished = experiments.run(
                 source, overrides=overrides, out=folder, data_dir=data_dir, engine=engine, jobs=jobs, threads=threads, device=device,
                 stack=int(stack) if stack.isdigit() else stack, checkpoint=checkpoint, log=log or (), fresh=fresh, quiet=False,
-                shard=shard, lease=lease,
+                shard=shard, lease=lease, memory=memory,
             )  # fmt: skip
         except KeyboardInterrupt:
             print("prunescope: stopped; finished trials and checkpoints are kept, and the same command goes on from them", file=sys.stderr)

@@ -1,5 +1,6 @@
 """What an experiment is, as data: TOML in, validated and frozen settings out, with a hash of their values."""
 
+from prunescope.config.search import HalvingConfig, ObjectiveConfig, Range, SearchConfig
 from prunescope.config.sections import (
     DEFAULTS,
     LATER_SECTIONS,
@@ -31,12 +32,16 @@ __all__ = [
     "DistillConfig",
     "ExperimentConfig",
     "FinetuneConfig",
+    "HalvingConfig",
     "MeasureConfig",
     "ModelConfig",
+    "ObjectiveConfig",
     "OpenSection",
     "PlaneConfig",
     "PruneConfig",
     "QuantizeConfig",
+    "Range",
+    "SearchConfig",
     "Section",
     "TrainingConfig",
     "TrialConfig",

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from prunescope.config.search import SearchConfig
 from prunescope.registry import unknown
 
 
@@ -338,6 +339,7 @@ class ExperimentConfig(TrialConfig):
     sparsity: list[Sparsity] = [0.5, 0.8, 0.9, 0.95]
     seeds: int | list[int] = 5
     grid: dict[str, list[Any]] = {}
+    search: SearchConfig | None = None
     variant: list[VariantConfig] = []
 
     @model_validator(mode="after")
@@ -349,6 +351,10 @@ class ExperimentConfig(TrialConfig):
             raise ValueError(f"baseline: {unknown('variant', self.baseline, names)}")
         if not self.seed_list:
             raise ValueError("seeds: expected a number of replicates (at least 1) or a list of seeds")
+        if self.search is not None and self.grid:
+            raise ValueError("[grid] and [search] are both set: move the grid's keys into [search.space]")
+        if self.search is not None and names and self.search.variant not in (None, *names):
+            raise ValueError(f"search.variant: {unknown('variant', str(self.search.variant), names)}")
         return self
 
     @property

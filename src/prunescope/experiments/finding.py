@@ -6,6 +6,7 @@ import tomllib
 from pathlib import Path
 
 from prunescope.experiments.run import plan
+from prunescope.experiments.search import searched
 from prunescope.experiments.sweep import Trial
 from prunescope.results.store import Run
 from prunescope.types import StoreError
@@ -24,7 +25,8 @@ def parted(where: str) -> tuple[Path, str] | None:
 
 def planned(run: Run) -> dict[str, Trial]:
     """The trials that this version makes of the run's config, by hash."""
-    return {t.hash: t for t in plan(tomllib.loads(str(run.experiment["toml"]))).trials}
+    found = plan(tomllib.loads(str(run.experiment["toml"])))
+    return {t.hash: t for t in (found.trials if found.experiment.search is None else searched(run.folder, found))}
 
 
 def known(run: Run, trials: dict[str, Trial], name: str) -> Trial:

@@ -7,6 +7,7 @@ import json
 import platform
 import shlex
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from prunescope.config import ExperimentConfig
 from prunescope.experiments import checkpoints, engines, presets
 from prunescope.experiments.checkpoints import SECONDS
 from prunescope.experiments.deployment import check_extras
+from prunescope.experiments.memory import fit, limit_of, needs_of
 from prunescope.experiments.passes import carry_out
 from prunescope.experiments.sweep import Trial, trials
 from prunescope.experiments.tasks import Task, dense_name, trial_name
@@ -30,26 +32,33 @@ from prunescope.experiments.trial import build_model, load_data
 from prunescope.integrations.tracking import tracked
 from prunescope.results import schema
 from prunescope.results.claims import LEASE, Runner
-from prunescope.results.store import Run, check_folder, read_json, write_beside, write_json
+from prunescope.results.store import Run, TrialFolder, check_folder, read_json, write_beside, write_json
 from prunescope.training.arrangement import asked
 from prunescope.training.optim import build as build_optimizer
 from prunescope.types import ConfigError, StoreError
 
-OPTIONAL = ("onnx", "onnxruntime", "onnxscript", "torchao")
+OPTIONAL = ("onnx", "onnxruntime", "onnxscript", "optuna", "torchao")
 PACKAGES = ("prunescope", "torch", "numpy", "scipy", "scikit-learn", "pandas", "duckdb", "safetensors")
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A resolved experiment: its config, its tables as read, and its trials."""
+    """A resolved experiment: its config, its tables as read, and its trials.
+
+    A search brings its own: with the `command` that reproduces it and the `notes` of a `check` that was made.
+    """
 
     experiment: ExperimentConfig
     tables: Mapping[str, Any]
     trials: tuple[Trial, ...]
+    command: str | None = None
+    notes: tuple[str, ...] | None = None
 
 
-def plan(source: str | Path | Mapping[str, Any], overrides: Mapping[str, Any] | Sequence[tuple[str, Any]] = ()) -> Plan:
-    """The trials that a preset's name, a TOML file or tables stand for, with dotted `overrides` laid over them."""
+def plan(source: str | Path | Mapping[str, Any] | Plan, overrides: Mapping[str, Any] | Sequence[tuple[str, Any]] = ()) -> Plan:
+    """The trials that a preset's name, a TOML file or tables stand for, with dotted `overrides` laid over them; a Plan as it is."""
+    if isinstance(source, Plan):
+        return source
     tables, name = presets.tables(source)
     tables = configs.override(tables, overrides)
     experiment = configs.experiment_config(tables, source=name)
@@ -57,7 +66,7 @@ def plan(source: str | Path | Mapping[str, Any], overrides: Mapping[str, Any] | 
 
 
 def run(
-    source: str | Path | Mapping[str, Any] = "quickstart",
+    source: str | Path | Mapping[str, Any] | Plan = "quickstart",
     *,
     overrides: Mapping[str, Any] | Sequence[tuple[str, Any]] = (),
     out: str | Path | None = None,
@@ -74,6 +83,7 @@ def run(
     finish: Callable[[Run], object] | None = None,
     shard: str | None = None,
     lease: float = LEASE,
+    memory: str | int = "auto",
 ) -> Run:
     """Run every trial of an experiment that is not finished yet and return the Run.
 
@@ -87,26 +97,32 @@ def run(
     finish      called with the Run at the end (the command line writes the report there)
     shard       "3/20": only the third of twenty parts of the trials, by their hashes; parts merge by copying their folders together
     lease       seconds after which a run on another machine that shows no sign of life loses the trials that it was at
+    memory      what all workers together may take: "auto" (nine tenths of what is free), "8GB" or "off"; if little, fewer train at once
 
     Several runs may work in one folder, on one machine or on many: each trial is done by the run that claims it (results/claims.py).
 
     Raises ConfigError and DataError before anything runs, StoreError when results cannot be written. A trial that fails is a row.
     """
     asked(stack, 1)
+    limit = limit_of(memory)
     _numbers(checkpoint, lease)
     planned = plan(source, overrides)
+    if planned.experiment.search is not None and planned.notes is None:
+        raise ConfigError("this config has a section [search]: `prunescope search` carries it out, and `-s search=null` runs it without")
     own = in_shard(planned.trials, shard)
     folder = Path(out) if out is not None else Path("runs") / planned.experiment.name
     directory = Path(data_dir) if data_dir is not None else None
     tasks = [Task(t, folder, directory, _device(device), checkpoint) for t in own]
     tracking = tracked([log] if isinstance(log, str) else log, folder)
-    notes = [*check(planned, directory), *check_folder(folder)]
+    notes = [*(check(planned, directory) if planned.notes is None else planned.notes), *check_folder(folder)]
     if fresh:
         _forget(folder, planned)
-    about = describe(planned, notes, reproduce(source, overrides, folder))
+    working = engines.engine(engine, jobs=jobs, threads=threads)
+    stack = within(own, folder, directory, working, limit, stack, quiet=quiet)
+    about = describe(planned, notes, planned.command or reproduce(source, overrides, folder))
     with _clocked(folder, about, 0.0 if fresh else _spent(folder)), tracking:
         write_beside(folder / "experiment.toml", lambda p: p.write_text(toml_text(planned), encoding="utf-8"))
-        carry_out(tasks, engines.engine(engine, jobs=jobs, threads=threads), stack=stack, quiet=quiet, lease=lease)
+        carry_out(tasks, working, stack=stack, quiet=quiet, lease=lease)
     finished = Run(folder)
     if finish is not None:
         finish(finished)
@@ -161,6 +177,21 @@ def in_shard(trials: Sequence[Trial], shard: str | None) -> list[Trial]:
     return [t for t in trials if int(t.hash, 16) % int(parts) == int(part) - 1]
 
 
+def within(
+    trials: Sequence[Trial], folder: Path, data_dir: Path | None, engine: object, limit: int | None, stack: str | int, *, quiet: bool
+) -> str | int:
+    """The stack with which what is missing fits into `limit` bytes of this machine; the engine's workers are made fewer where they must."""
+    if limit is None or not isinstance(engine, engines.Serial | engines.Processes):  # other engines have machines of their own
+        return stack
+    missing = [t for t in trials if not TrialFolder(folder / "trials" / t.hash).finished()]
+    found = fit(needs_of(missing, data_dir, stack=stack), limit, jobs=engine.jobs, stack=stack, trials=len(missing))
+    if found.text is not None:
+        engine.jobs = found.jobs
+        if not quiet:
+            print(f"prunescope: {found.text}", file=sys.stderr)
+    return found.stack
+
+
 def _spent(folder: Path) -> float:
     """Seconds on the clock that earlier calls of the same run took; of a file that a kill cut short, none."""
     with contextlib.suppress(StoreError, TypeError, ValueError):
@@ -168,11 +199,11 @@ def _spent(folder: Path) -> float:
     return 0.0
 
 
-def reproduce(source: Any, overrides: Any, folder: Path) -> str:
+def reproduce(source: Any, overrides: Any, folder: Path, *, verb: str = "run") -> str:
     """The command that runs the same experiment again, wherever the data lie."""
     what = str(folder / "experiment.toml") if isinstance(source, Mapping) else str(source)
     changes = [] if isinstance(source, Mapping) else [f"{k}={json.dumps(v, ensure_ascii=False)}" for k, v in dict(overrides).items()]
-    return shlex.join(["prunescope", "run", what, *(w for c in changes for w in ("-s", c))])
+    return shlex.join(["prunescope", verb, what, *(w for c in changes for w in ("-s", c))])
 
 
 def toml_text(planned: Plan) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from prunescope.registry import unknown
-from prunescope.report import backends, curves, drawing, pareto, planefigures, tables, weights
+from prunescope.report import backends, curves, drawing, pareto, planefigures, searching, tables, weights
 from prunescope.report.convergence import convergence
 from prunescope.report.gradients import gradient_curves
 from prunescope.report.planes import Planes
@@ -123,6 +123,9 @@ def _save(figure: Any, path: Path) -> Path:
 def _figures(run: Run) -> Iterator[Named]:
     known = tables.cells(run)
     shown = tables.one_level(known)
+    search, _ = searching.searched(run)
+    if search is not None:
+        yield "search", partial(searching.figure, search)
     found = information_planes(run.records)
     if found is not None:
         yield from _plane_figures(found, known, shown)
