@@ -19,6 +19,7 @@ from prunescope.cli.compacting import compact
 from prunescope.cli.information import mi
 from prunescope.cli.live import watch, watching
 from prunescope.cli.models import export_model
+from prunescope.cli.options import Allow
 from prunescope.cli.pruning import latency, prune, sensitivity
 from prunescope.cli.reporting import cite, compare, figures
 from prunescope.types import ConfigError, DataError, EstimateError, PrunescopeError
@@ -85,6 +86,7 @@ def run(
     watched: Annotated[bool, typer.Option("--watch", help="Show it in the browser while it works, on this machine only.")] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Do finished trials again.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would run.")] = False,
+    allow: Allow = None,
 ) -> None:
     """Run an experiment: all its trials that are not finished yet, then its report."""
     from prunescope import experiments, report
@@ -92,14 +94,15 @@ def run(
 
     overrides = [parse_override(s) for s in settings or []]
     if dry_run:
-        _show_plan(experiments.plan(source, overrides))
+        _show_plan(experiments.plan(source, overrides, allow=allow or ()))
         return
-    planned = folder or (Path("runs") / experiments.plan(source, overrides).experiment.name if watched else None)
+    planned = folder or (Path("runs") / experiments.plan(source, overrides, allow=allow or ()).experiment.name if watched else None)
     with watching(planned) if watched and planned else contextlib.nullcontext() as shown:
         try:
             finished = experiments.run(
                 source, overrides=overrides, out=folder, data_dir=data_dir, engine=engine, jobs=jobs, threads=threads, device=device,
                 stack=int(stack) if stack.isdigit() else stack, checkpoint=checkpoint, log=log or (), fresh=fresh, quiet=False,
+                allow=allow or (),
             )  # fmt: skip
         except KeyboardInterrupt:
             print("prunescope: stopped; finished trials and checkpoints are kept, and the same command goes on from them", file=sys.stderr)

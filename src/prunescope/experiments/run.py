@@ -46,12 +46,25 @@ class Plan:
     trials: tuple[Trial, ...]
 
 
-def plan(source: str | Path | Mapping[str, Any], overrides: Mapping[str, Any] | Sequence[tuple[str, Any]] = ()) -> Plan:
-    """The trials that a preset's name, a TOML file or tables stand for, with dotted `overrides` laid over them."""
+def plan(
+    source: str | Path | Mapping[str, Any], overrides: Mapping[str, Any] | Sequence[tuple[str, Any]] = (), *, allow: Sequence[str] = ()
+) -> Plan:
+    """The trials that a preset's name, a TOML file or tables stand for, with dotted `overrides` laid over them.
+
+    allow   functions "module:function" of one's own that a file may name, or whole modules; a mapping and overrides may name any
+    """
     tables, name = presets.tables(source)
+    return plan_tables(tables, overrides, name=name, allow=None if isinstance(source, Mapping) else allow)
+
+
+def plan_tables(
+    tables: Mapping[str, Any], overrides: Mapping[str, Any] | Sequence[tuple[str, Any]] = (), *, name: str, allow: Sequence[str] | None
+) -> Plan:
+    """The trials of tables that came from a file called `name`; `allow` None: they are the user's own."""
+    allowed = None if allow is None else [*configs.allowing(allow), *configs.names_in(dict(overrides))]
     tables = configs.override(tables, overrides)
     experiment = configs.experiment_config(tables, source=name)
-    return Plan(experiment, tables, tuple(trials(experiment, tables)))
+    return Plan(experiment, tables, tuple(trials(experiment, tables, allowed)))
 
 
 def run(
@@ -70,6 +83,7 @@ def run(
     quiet: bool = True,
     log: Sequence[str] | str = (),
     finish: Callable[[Run], object] | None = None,
+    allow: Sequence[str] = (),
 ) -> Run:
     """Run every trial of an experiment that is not finished yet and return the Run.
 
@@ -81,13 +95,14 @@ def run(
     fresh       forget finished trials of this experiment first
     log         "tensorboard" or "mlflow" (extra `track`), also "tensorboard=DIR" and "mlflow=URI": records are handed on as they come
     finish      called with the Run at the end (the command line writes the report there)
+    allow       functions "module:function" of one's own, or modules, that a TOML file may name; a mapping and overrides may name any
 
     Raises ConfigError and DataError before anything runs, StoreError when results cannot be written. A trial that fails is a row.
     """
     asked(stack, 1)
     if not checkpoint >= 0:
         raise ConfigError(f"checkpoint {checkpoint!r}: expected the seconds between checkpoints, 0 for every epoch, inf for none")
-    planned = plan(source, overrides)
+    planned = plan(source, overrides, allow=allow)
     folder = Path(out) if out is not None else Path("runs") / planned.experiment.name
     directory = Path(data_dir) if data_dir is not None else None
     where = _device(device)
@@ -95,7 +110,7 @@ def run(
     notes = check(planned, directory)
     if fresh:
         _forget(folder, planned)
-    about = describe(planned, notes, reproduce(source, overrides, folder))
+    about = describe(planned, notes, reproduce(source, overrides, folder, planned))
     spent = 0.0 if fresh else _spent(folder)
     write_json(folder / "experiment.json", {**about, "wall_seconds": spent})
     write_beside(folder / "experiment.toml", lambda p: p.write_text(toml_text(planned), encoding="utf-8"))
@@ -132,11 +147,15 @@ def _spent(folder: Path) -> float:
     return float(read_json(place).get("wall_seconds", 0.0)) if place.exists() else 0.0
 
 
-def reproduce(source: Any, overrides: Any, folder: Path) -> str:
-    """The command that runs the same experiment again, wherever the data lie."""
+def reproduce(source: Any, overrides: Any, folder: Path, planned: Plan) -> str:
+    """The command that runs the same experiment again, wherever the data lie; it allows by name the functions that the file names."""
     what = str(folder / "experiment.toml") if isinstance(source, Mapping) else str(source)
-    changes = [] if isinstance(source, Mapping) else [f"{k}={json.dumps(v, ensure_ascii=False)}" for k, v in dict(overrides).items()]
-    return shlex.join(["prunescope", "run", what, *(w for c in changes for w in ("-s", c))])
+    changes = {} if isinstance(source, Mapping) else dict(overrides)
+    settings = {id(t.config): t.config for t in planned.trials}.values()  # the trials of a variant share theirs
+    named = dict.fromkeys(name for config in settings for name in configs.own_names(config.model_dump()).values())
+    allowed = [name for name in named if name not in configs.names_in(changes)]
+    words = [w for k, v in changes.items() for w in ("-s", f"{k}={json.dumps(v, ensure_ascii=False)}")]
+    return shlex.join(["prunescope", "run", what, *words, *(w for name in allowed for w in ("--allow", name))])
 
 
 def toml_text(planned: Plan) -> str:
