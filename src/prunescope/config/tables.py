@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from prunescope import limits
 from prunescope.config.sections import ExperimentConfig, OpenSection
 from prunescope.registry import unknown
 from prunescope.types import ConfigError
@@ -21,12 +22,14 @@ S = TypeVar("S", bound=BaseModel)
 def read_toml(path: Path) -> dict[str, Any]:
     """The tables of a TOML file, or one sentence on what is wrong with it."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(limits.read_bytes(path, "config", ConfigError).decode("utf-8").replace("\r\n", "\n"))
     except FileNotFoundError as error:
         raise ConfigError(f"no config file {str(path)!r}: give a TOML file or a preset (`prunescope list presets`)") from error
+    except ConfigError:
+        raise
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read as text: {error}") from error
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # not all of them are TOMLDecodeErrors: a number of 5,000 digits is none
         raise ConfigError(f"{path}: not valid TOML: {error}") from error
 
 
@@ -41,7 +44,7 @@ def parse_override(text: str) -> tuple[str, Any]:
         raise ConfigError(f"-s {text!r}: expected KEY=VALUE, for example -s training.epochs=3")
     try:
         return key.strip(), json.loads(value)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         return key.strip(), value
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel
 
+from prunescope import limits
 from prunescope.config import (
     DEFAULTS,
     LATER_SECTIONS,
@@ -112,6 +114,10 @@ def trials(experiment: ExperimentConfig, tables: Mapping[str, Any], allowed: Col
     """
     shared = {k: tables[k] for k in SECTIONS if k in tables}
     variants = experiment.variant or [VariantConfig(name="pruned")]
+    levels = max(1, len(experiment.sparsity), *(len(v.sparsity or []) for v in variants))
+    count = math.prod(len(values) for values in experiment.grid.values()) * len(variants) * levels * len(experiment.seed_list)
+    if count > limits.limit("trials"):  # counted before they are made
+        raise limits.beyond("trials", f"{experiment.name}: up to {count:,} trials", ConfigError)
     found = [
         Trial(experiment.name, variant.name, group, level, seed, config)
         for group, crossed in _groups(experiment.grid)

@@ -114,7 +114,8 @@ def hf_model(
 
     Further keys are the configuration's (n_layer, hidden_size, ...). Sequences (n, steps, features) enter through a linear layer, images
     as pixels, and with tokens = true (n, steps) whole numbers as tokens; a linear layer reads the last hidden state, pooled over positions
-    by `pool`. Nothing is downloaded, and no code of the folder is run (ConfigError for options that ask for it). Needs the extra `hf`. Children embed (sequences only), backbone, output.
+    by `pool`. Nothing is downloaded, and no code of the folder is run (ConfigError for options that ask for it). Needs the extra `hf`.
+    Children embed (sequences only), backbone, output.
     """
     name = f"hf:{reference}"
     _refuse(name, options, HF_REFUSED)

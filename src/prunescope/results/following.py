@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from prunescope.results.live import FOLDER, Fact, LiveReader
-from prunescope.results.store import TrialFolder, read_json, read_records
+from prunescope.results.store import TrialFolder, is_trial, read_json, read_records, seconds_of
 from prunescope.types import StoreError
 
 PICTURES = ("weight_histogram", "mask")  # records that are more than a number
@@ -103,7 +103,8 @@ class Following:
         except StoreError:
             del self._seen[place]
             return
-        for planned in self.experiment.get("trials", []):
+        listed = self.experiment.get("trials")
+        for planned in filter(is_trial, listed if isinstance(listed, list) else []):
             name = f"trials/{planned['hash']}"
             if name not in self.trials:
                 self.trials[name] = followed(name, planned)
@@ -152,7 +153,7 @@ class Following:
         if not self._changed(place.status_file):
             return
         status = place.status()
-        trial.reason, trial.seconds = str(status.get("reason") or ""), status.get("seconds")
+        trial.reason, trial.seconds = str(status.get("reason") or ""), seconds_of(status)
         trial.label = str(status.get("trial") or trial.label)
         now = str(status.get("status"))
         if now == "running":
