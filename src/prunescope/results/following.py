@@ -179,7 +179,7 @@ def followed(name: str, about: Mapping[str, Any]) -> Followed:
     parts = (about.get("group"), about.get("variant"), "" if level is None else f"{level * 100:g} %", f"seed {about.get('seed')}")
     label = str(about.get("label") or ", ".join(str(p) for p in parts if p))
     shared = bool(about.get("shared"))
-    own = {k: about[k] for k in ("group", "variant", "sparsity", "seed") if k in about}
+    own = {k: about[k] for k in ("group", "variant", "sparsity", "seed") if k in about and about[k] == about[k]}  # NaN is no level
     return Followed(name, label, **own, shared=shared, status="running" if shared else "waiting")
 
 

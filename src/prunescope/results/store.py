@@ -267,7 +267,7 @@ def is_trial(planned: Any) -> bool:
         return False
     named = all(isinstance(planned.get(key), str) for key in ("hash", "group", "variant")) and re.fullmatch(r"\w+", planned["hash"])
     level, seed = planned.get("sparsity"), planned.get("seed")
-    fraction = level is None or (isinstance(level, int | float) and 0 <= level <= 1)
+    fraction = level is None or (isinstance(level, int | float) and not (level < 0 or level > 1))
     return bool(named) and fraction and isinstance(seed, int) and not isinstance(seed, bool) and abs(seed) < 1 << 63
 
 
