@@ -8,7 +8,7 @@ import pytest
 
 SOURCE = Path(__file__).parent.parent / "src" / "prunescope"
 LAYERS = {
-    0: ("types", "registry", "rng", "config", "limits", "extras", "crossing"),
+    0: ("types", "registry", "rng", "config", "limits", "discretion", "extras", "crossing"),
     1: ("data", "models", "information"),
     2: ("pruning", "measures", "quantization"),
     3: ("training", "results", "export"),

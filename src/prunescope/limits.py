@@ -18,6 +18,7 @@ DEFAULTS = {
     "json": 256 * MIB,  # bytes of experiment.json, trial.json and other JSON
     "live": 64 * MIB,  # bytes that are read at a time of what a trial at work records
     "arrays": 8 * GIB,  # bytes that the arrays of a compressed data file may unpack to
+    "classes": 1_000_000,  # of a data set: labels are numbered from 0
     "matlab": 64 * MIB,  # bytes that the file of the Tishby rule may unpack to
     "rows": 5_000_000,  # records of one trial
     "text": 2 * GIB,  # bytes of text in the records of one trial

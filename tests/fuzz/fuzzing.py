@@ -126,8 +126,9 @@ def drive(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def environment() -> dict[str, str]:
     """The limits that are tested, and one thread."""
-    from_here = {"PRUNESCOPE_LIMITS": "config=1M,json=16M,live=16M,arrays=64M,matlab=16M,rows=100000,text=64M,trials=500"}
-    return {**os.environ, **from_here, "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"}
+    import targets
+
+    return {**os.environ, "PRUNESCOPE_LIMITS": targets.LIMITS, "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"}
 
 
 def guided(arguments: argparse.Namespace) -> None:

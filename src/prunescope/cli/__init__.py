@@ -22,6 +22,7 @@ from prunescope.cli.models import export_model
 from prunescope.cli.options import Allow
 from prunescope.cli.pruning import latency, prune, sensitivity
 from prunescope.cli.reporting import cite, compare, figures
+from prunescope.discretion import printable
 from prunescope.types import ConfigError, DataError, EstimateError, PrunescopeError
 
 app = typer.Typer(
@@ -55,7 +56,7 @@ def main() -> None:
     try:
         app()
     except PrunescopeError as error:
-        print(f"prunescope: {error}", file=sys.stderr)
+        print(f"prunescope: {printable(str(error))}", file=sys.stderr)
         sys.exit(2 if isinstance(error, ConfigError | DataError | EstimateError) else 1)
 
 
@@ -115,7 +116,7 @@ def run(
     failed = finished.trials[finished.trials["status"] != "finished"]
     for row in failed.itertuples():
         what = f"{row.variant}, sparsity {row.sparsity}, seed {row.seed}: {row.reason}"
-        out.print(f"failed: {escape(what)}", highlight=False)
+        out.print(f"failed: {escape(printable(what))}", highlight=False)
     out.print(f"\nreport: {page}", highlight=False, soft_wrap=True)
     if len(failed):
         raise typer.Exit(1)
@@ -154,7 +155,7 @@ def export(
 
     found = load(folder)
     for problem in found.problems:
-        print(f"prunescope: {problem}", file=sys.stderr)
+        print(f"prunescope: {printable(problem)}", file=sys.stderr)
     print(export_records(found, format, file))
 
 

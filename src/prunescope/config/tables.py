@@ -41,7 +41,7 @@ def parse_override(text: str) -> tuple[str, Any]:
     """
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
-        raise ConfigError(f"-s {text!r}: expected KEY=VALUE, for example -s training.epochs=3")
+        raise ConfigError(f"-s {text[:80]!r}: expected KEY=VALUE, for example -s training.epochs=3")
     try:
         return key.strip(), json.loads(value)
     except (ValueError, RecursionError):
@@ -50,8 +50,13 @@ def parse_override(text: str) -> tuple[str, Any]:
 
 def override(tables: Mapping[str, Any], changes: Mapping[str, Any] | Iterable[tuple[str, Any]]) -> dict[str, Any]:
     """A copy of `tables` with dotted keys set; tables in between are made, never replaced by a value."""
-    result: dict[str, Any] = json.loads(json.dumps(tables))
+    try:
+        result: dict[str, Any] = json.loads(json.dumps(tables, ensure_ascii=False, allow_nan=False).encode())
+    except (TypeError, ValueError, RecursionError) as error:  # a date, half a character, a list in a list in a list ...
+        raise ConfigError(f"a setting is of no use: expected texts, numbers, true or false, lists and tables: {error}") from error
     for key, value in dict(changes).items():
+        if not isinstance(key, str):
+            raise ConfigError(f"{key!r}: expected a dotted key such as training.epochs")
         *parents, last = key.split(".")
         place = result
         for parent in parents:

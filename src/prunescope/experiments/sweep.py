@@ -26,6 +26,7 @@ from prunescope.config import (
     validated,
     value_hash,
 )
+from prunescope.discretion import refuse_secrets
 from prunescope.pruning.granularity import fixed_sparsity
 from prunescope.registry import Registry, allocations, criteria, datasets, granularities, models, optimizers, schedules, unknown
 from prunescope.types import ConfigError
@@ -146,7 +147,9 @@ def _config(
     tables = merge(override(shared, crossed), variant.changes)
     where = f"variant {variant.name!r}" + (f" of {group}" if group else "")
     config = validated(TrialConfig, tables, source=where)
-    check_allowed(config.model_dump(), allowed, where)
+    settings = config.model_dump()
+    check_allowed(settings, allowed, where)
+    refuse_secrets(settings, where)
     check_names(config, where)
     return config
 

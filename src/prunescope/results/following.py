@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from prunescope.results.live import FOLDER, Fact, LiveReader
-from prunescope.results.store import TrialFolder, is_trial, read_json, read_records, seconds_of
+from prunescope.results.store import TrialFolder, is_trial, read_experiment, read_records, seconds_of
 from prunescope.types import StoreError
 
 PICTURES = ("weight_histogram", "mask")  # records that are more than a number
@@ -99,7 +99,7 @@ class Following:
         if not self._changed(place):
             return
         try:
-            self.experiment = read_json(place)
+            self.experiment, _ = read_experiment(self.folder)
         except StoreError:
             del self._seen[place]
             return

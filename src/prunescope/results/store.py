@@ -63,7 +63,10 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 def read_json(path: Path) -> dict[str, Any]:
     """The JSON object in `path`, or a StoreError that says what is wrong with it."""
     try:
-        content = json.loads(limits.read_bytes(path, "json"))
+        text = limits.read_bytes(path, "json")
+        content = json.loads(text)
+        if b"\\ud" in text.lower():  # halves of characters, which no file and no terminal takes
+            content = json.loads(json.dumps(content, ensure_ascii=False).encode("utf-8", "replace"))
     except StoreError:
         raise
     except (OSError, ValueError, RecursionError) as error:  # a number of 5,000 digits and a list in a list in a list ... are no JSON here
@@ -184,6 +187,20 @@ _ENTRIES: dict[str, Any] = {
     **dict.fromkeys(("notes", "faults", "data_notes", "trials"), list),
     **dict.fromkeys(("config", "versions"), dict),
 }
+_TEXTS = ("notes", "faults", "data_notes", "versions")  # hold texts alone
+
+
+def read_experiment(folder: Path) -> tuple[dict[str, Any], list[str]]:
+    """experiment.json without entries of another type than ours (other versions and other hands write it too), and what was left out."""
+    found, problems = read_json(folder / "experiment.json"), []
+    for key, kind in _ENTRIES.items():
+        value = found.get(key)
+        inside = value.values() if isinstance(value, dict) else value
+        right = isinstance(value, kind) and (key not in _TEXTS or all(isinstance(v, str) for v in inside or ()))
+        if value is not None and not right:
+            problems.append(f"experiment.json: {key} is {type(value).__name__} of another form than ours, and left out")
+            del found[key]
+    return {"name": folder.resolve().name} | {key: value for key, value in found.items() if key != "name" or value}, problems
 
 
 class Run:
@@ -195,8 +212,7 @@ class Run:
             raise StoreError(f"{self.folder}: not a run folder (no experiment.json in it); `prunescope run` makes one")
         if (reason := limits.leads_out(self.folder / "experiment.json", self.folder)) is not None:
             raise StoreError(reason)
-        self.problems: list[str] = []
-        self.experiment = self._readable(read_json(self.folder / "experiment.json"))
+        self.experiment, self.problems = read_experiment(self.folder)
         if (version := self.experiment.get("schema")) != schema.VERSION:
             self.problems.append(f"experiment.json has schema {version!r}, this version reads {schema.VERSION}: figures may be missing")
         self.trials = self._read_trials()
@@ -205,16 +221,6 @@ class Run:
     def __repr__(self) -> str:
         counts = self.trials["status"].value_counts().to_dict() if len(self.trials) else {}
         return f"Run({str(self.folder)!r}: {', '.join(f'{n} {s}' for s, n in counts.items()) or 'no trials'}, {len(self.records)} records)"
-
-    def _readable(self, found: dict[str, Any]) -> dict[str, Any]:
-        """What experiment.json says, without entries of another type than ours: other versions and other hands write it too."""
-        for key, kind in _ENTRIES.items():
-            value = found.get(key)
-            right = isinstance(value, kind) and (kind is not list or key == "trials" or all(isinstance(v, str) for v in value))
-            if value is not None and not right:
-                self.problems.append(f"experiment.json: {key} is {type(value).__name__} of another form than ours, and left out")
-                del found[key]
-        return {"name": self.folder.resolve().name} | {key: value for key, value in found.items() if key != "name" or value}
 
     def _read_trials(self) -> pd.DataFrame:
         columns = ["hash", "group", "variant", "sparsity", "seed", "status", "reason", "seconds"]
