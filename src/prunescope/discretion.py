@@ -44,7 +44,7 @@ def discreet(text: str) -> str:
     'no answer from https://***@host/path'
     """
     found = IN_ADDRESS.sub(HIDDEN, text)
-    for name, value in os.environ.items():
+    for name, value in sorted(os.environ.items(), key=lambda item: -len(item[1])):  # one may be part of another
         if len(value) >= SHORTEST and NAMED.fullmatch(name) and value in found:
             found = found.replace(value, HIDDEN)
     return found

@@ -48,7 +48,7 @@ def one(kind: str, content: bytes, folder: Path, keep: Path, found: Counter[str]
 
     signal.setitimer(signal.ITIMER_PROF, SECONDS)
     try:
-        targets.judge(kind, content, folder)
+        targets.check(kind, content, folder)
     except (Exception, Hung) as error:
         signal.setitimer(signal.ITIMER_PROF, 0)
         found[name := signature(kind, error)] += 1
@@ -143,8 +143,14 @@ def guided(arguments: argparse.Namespace) -> None:
     corpus.mkdir(parents=True, exist_ok=True)
     for number, seed in enumerate(targets.KINDS[kind].seeds()):
         (corpus / f"seed-{number}").write_bytes(seed)
-    options = [f"-runs={arguments.inputs}", "-timeout=20", "-rss_limit_mb=4096", f"-artifact_prefix={arguments.keep}/{kind}-", "-max_len=65536"]
-    atheris.Setup([sys.argv[0], *options, str(corpus)], lambda data: targets.judge(kind, data, folder))
+    options = [
+        f"-runs={arguments.inputs}",
+        "-timeout=20",
+        "-rss_limit_mb=4096",
+        f"-artifact_prefix={arguments.keep}/{kind}-",
+        "-max_len=65536",
+    ]
+    atheris.Setup([sys.argv[0], *options, str(corpus)], lambda data: targets.check(kind, data, folder))
     atheris.Fuzz()
 
 

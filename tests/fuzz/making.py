@@ -14,7 +14,23 @@ from typing import Any
 import numpy as np
 
 NUMBERS = [0, 1, -1, 2, 0.5, -0.0, 1e-320, 1e308, float("nan"), float("inf"), 2**31, 2**63, 2**64, -(2**63) - 1, 10**400, 255, 65536]
-TEXTS = ["", "a", "digits", "mine:net", "os:system", "../../x", "/etc/passwd", "</script>", "\x00", "é\u2028", "nan", "2:4", "a" * 3000, "%s", "\ud800"]
+TEXTS = [
+    "",
+    "a",
+    "digits",
+    "mine:net",
+    "os:system",
+    "../../x",
+    "/etc/passwd",
+    "</script>",
+    "\x00",
+    "é\u2028",
+    "nan",
+    "2:4",
+    "a" * 3000,
+    "%s",
+    "\ud800",
+]
 WHOLES = [0, 1, 2, 3, 7, 255, 256, 65535, 2**31 - 1, 2**32 - 1]
 
 
@@ -106,7 +122,9 @@ def idx(rng: Random) -> bytes:
 def array(rng: Random) -> np.ndarray[Any, Any]:
     """An array of some type and shape, small."""
     shape = tuple(rng.choice([0, 1, 2, 3, 40]) for _ in range(rng.randrange(4)))
-    kind = rng.choice(["f8", "f4", "f2", "i8", "u1", "?", "c16", "U3", "S2", "M8[D]", "m8[s]", "f8", ">f8", "V4", [("a", "f4"), ("b", "i2")]])
+    kind = rng.choice(
+        ["f8", "f4", "f2", "i8", "u1", "?", "c16", "U3", "S2", "M8[D]", "m8[s]", "f8", ">f8", "V4", [("a", "f4"), ("b", "i2")]]
+    )
     made = np.zeros(shape, kind)
     if made.dtype.kind in "fiu" and made.size:
         made = (np.arange(made.size).reshape(shape) % rng.choice([2, 5, 1000])).astype(kind)
@@ -121,7 +139,9 @@ def npy(made: np.ndarray[Any, Any], rng: Random) -> bytes:
     np.save(out, made)
     content = out.getvalue()
     if rng.random() < 0.3:
-        descr = rng.choice(["'<f8'", "'|O'", "'<U1000000000'", "[('a', '<f8')]", "'x'", "((((1))))" + "(" * 100, repr(made.dtype.str), "'|V0'"])
+        descr = rng.choice(
+            ["'<f8'", "'|O'", "'<U1000000000'", "[('a', '<f8')]", "'x'", "((((1))))" + "(" * 100, repr(made.dtype.str), "'|V0'"]
+        )
         shape = rng.choice(["(3,)", "(1000000000000,)", "(-1,)", "(2, 2**5)", "()", "3", "(" * 90, "(0, 99999999999999)", "(1,) * 3"])
         head = f"{{'descr': {descr}, 'fortran_order': {rng.choice(['False', 'True', '1'])}, 'shape': {shape}, }}\n".encode()
         content = b"\x93NUMPY" + bytes([rng.choice([1, 1, 2, 3, 9]), 0]) + struct.pack("<H", len(head)) + head + content[128:]
@@ -134,7 +154,9 @@ def npz(rng: Random) -> bytes:
     if rng.random() < 0.5:
         x, y = np.arange(120.0).reshape(40, 3) % 7, np.arange(40) % rng.choice([1, 2, 40])
     out = io.BytesIO()
-    with zipfile.ZipFile(out, "w", rng.choice([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA])) as packed:
+    with zipfile.ZipFile(
+        out, "w", rng.choice([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA])
+    ) as packed:
         for name, made in ((rng.choice(["x", "x", "x", "x_train", "../x", "", "x.npy"]), x), (rng.choice(["y", "y", "y", "y_train"]), y)):
             packed.writestr(f"{name}.npy", npy(made, rng))
     content = out.getvalue()
@@ -166,7 +188,9 @@ def records(rng: Random, columns: tuple[str, ...], good: bytes) -> bytes:
         table = connection.execute(f"SELECT * FROM read_parquet('{_spooled(good)}')").df()
         for _ in range(rng.choice([1, 1, 2, 5])):
             column = rng.choice(columns)
-            odd = rng.choice([[rng.choice(TEXTS[:-1])], [rng.choice(NUMBERS[:10])], [None], [float("nan")], [True], [[1, 2]], [{"a": 1}], [b"\xff"]])
+            odd = rng.choice(
+                [[rng.choice(TEXTS[:-1])], [rng.choice(NUMBERS[:10])], [None], [float("nan")], [True], [[1, 2]], [{"a": 1}], [b"\xff"]]
+            )
             if rng.random() < 0.5 and column in table:
                 table[column] = table[column].astype(object)
                 for row in rng.sample(range(len(table)), min(3, len(table))):

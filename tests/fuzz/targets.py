@@ -76,7 +76,9 @@ def run_folder() -> Path:
     """A made-up run of two finished trials, with a batch at work."""
     folder = write_run(Path(example().name) / "run", SMALL)
     members = [{"name": "trials/00000", "variant": "baseline", "group": "", "sparsity": None, "seed": 0, "label": "a"}]
-    facts = [["accuracy", "train", e, "train", "", "", 0.5] for e in (0.0, 1.0, 2.0)] + [["mi_label", "train", 1, "train", "h1", "binning", 1.0]]
+    facts = [["accuracy", "train", e, "train", "", "", 0.5] for e in (0.0, 1.0, 2.0)] + [
+        ["mi_label", "train", 1, "train", "h1", "binning", 1.0]
+    ]
     lines = [{"version": 1, "members": [*members, {"name": "dense/1", "shared": True, "label": "b"}]}, [0, facts], [1, facts]]
     (folder / "live").mkdir()
     (folder / "live" / "a.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -236,7 +238,7 @@ def one_sentence(error: PrunescopeError) -> None:
     assert len(text) < 20_000, f"{len(text)} characters: {text[:500]}"
 
 
-def judge(kind: str, content: bytes, folder: Path, full: bool | None = None) -> None:
+def check(kind: str, content: bytes, folder: Path, full: bool | None = None) -> None:
     """Let the target bear the content; raises what is a fault."""
     full = zlib.crc32(content) % 200 == 0 if full is None else full
     with warnings.catch_warnings():
@@ -257,9 +259,13 @@ def tensor_seeds() -> list[bytes]:
     ps.export_model(net, folder / "net.safetensors", example_inputs=x, about=about)
     state = {"masks": {"0.weight": torch.ones(6, 4, dtype=torch.uint8)}, "pruner": {"step": 3}, "plane": "[]"}
     huggingface.write_state(folder, state)
-    packed, told = checkpoints._packed({"trials/a": checkpoints.Member({"train": ({"w": torch.zeros(2)}, 0)}), "trials/b": checkpoints.Member()})
+    packed, told = checkpoints._packed(
+        {"trials/a": checkpoints.Member({"train": ({"w": torch.zeros(2)}, 0)}), "trials/b": checkpoints.Member()}
+    )
     checkpoints._save(packed, told, folder / "checkpoint.safetensors")
-    return found + [(folder / n).read_bytes() for n in ("compact.safetensors", "net.safetensors", huggingface.FILE, "checkpoint.safetensors")]
+    return found + [
+        (folder / n).read_bytes() for n in ("compact.safetensors", "net.safetensors", huggingface.FILE, "checkpoint.safetensors")
+    ]
 
 
 @functools.cache
@@ -299,6 +305,18 @@ def in_run(name: str, make: Callable[[bytes, Random], bytes], share: float = 1.0
     return Target(lambda: [part(name)], make, lambda c, folder, full: read_run(with_file(name, c, folder, full), full), share)
 
 
+def as_toml(seed: bytes, rng: Random) -> bytes:
+    return making.toml(rng.choices(table_seeds(), [4, 4, 1])[0], rng) if rng.random() < 0.8 else making.bytes_changed(seed, rng)
+
+
+def as_tables(seed: bytes, rng: Random) -> bytes:
+    return making.dumped(making.changed(json.loads(seed), rng))
+
+
+def as_tensors(seed: bytes, rng: Random) -> bytes:
+    return making.safetensors(seed, rng) if rng.random() < 0.7 else making.bytes_changed(seed, rng)
+
+
 def as_records(seed: bytes, rng: Random) -> bytes:
     return making.records(rng, schema.COLUMNS, seed) if rng.random() < 0.4 else making.bytes_changed(seed, rng)
 
@@ -310,23 +328,23 @@ def made(maker: Callable[[Random], bytes], count: int = 3) -> Callable[[], list[
 KINDS: dict[str, Target] = {
     "config": Target(
         lambda: [tomli_w.dumps(t).encode() for t in table_seeds()],
-        lambda seed, rng: making.toml(rng.choices(table_seeds(), [4, 4, 1])[0], rng) if rng.random() < 0.8 else making.bytes_changed(seed, rng),
+        as_toml,
         config,
     ),
-    "tables": Target(lambda: [json.dumps(t).encode() for t in table_seeds()], lambda seed, rng: making.dumped(making.changed(json.loads(seed), rng)), tables),
+    "tables": Target(lambda: [json.dumps(t).encode() for t in table_seeds()], as_tables, tables),
     "setting": Target(lambda: [b"training.lr=1e-3", b"a.b.c=[1, 2]", b"model.name.x=3"], making.bytes_changed, setting, 0.3),
     "idx": Target(made(making.idx), mixed(making.idx), idx),
     "npz": Target(made(making.npz), mixed(making.npz), npz),
     "mi": Target(made(making.npz), mixed(making.npz), mi, 0.5),
     "csv": Target(lambda: [b"x,y\n1,2\n3,4\n", b"x;y\n", b"y,x\na,b\n" * 5], making.bytes_changed, csv, 0.3),
     "matlab": Target(matlab_seeds, making.bytes_changed, matlab, 0.3),
-    "tensors": Target(tensor_seeds, lambda seed, rng: making.safetensors(seed, rng) if rng.random() < 0.7 else making.bytes_changed(seed, rng), tensors),
+    "tensors": Target(tensor_seeds, as_tensors, tensors),
     "folder": Target(
         lambda: [json.dumps({"weight_map": {"a": "model-1.safetensors"}, "model_type": "gpt2"}).encode()], as_json, checkpoint_folder, 0.3
     ),
     "experiment": in_run("experiment.json", as_json),
     "trial": in_run("trials/00100/trial.json", as_json, 0.5),
     "records": Target(lambda: [part("trials/00100/records.parquet")], as_records, records, 0.6),
-    "masks": in_run("trials/00100/masks.safetensors", lambda seed, rng: making.safetensors(seed, rng), 0.1),
-    "live": in_run("live/a.jsonl", lambda seed, rng: making.lines(seed, rng), 0.5),
+    "masks": in_run("trials/00100/masks.safetensors", making.safetensors, 0.1),
+    "live": in_run("live/a.jsonl", making.lines, 0.5),
 }  # fmt: skip

@@ -28,21 +28,19 @@ def seeds(kind):
 @pytest.mark.parametrize("kind", targets.KINDS)
 def test_bad_files_give_one_sentence(kind, tmp_path):
     @seed(0)
-    @settings(
-        max_examples=EXAMPLES.get(kind, 40), deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
-    )
+    @settings(max_examples=EXAMPLES.get(kind, 40), deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
     @given(st.integers(0, 2**32))
     def one(number):
         rng = fuzzing.Random(number)
         content = targets.KINDS[kind].make(rng.choice(seeds(kind)), rng)
-        targets.judge(kind, content, tmp_path, full=False)
+        targets.check(kind, content, tmp_path, full=False)
 
     one()
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: f"{p.parent.name}-{p.stem}")
 def test_what_failed_once_fails_no_more(path, tmp_path):
-    targets.judge(path.parent.name, path.read_bytes(), tmp_path, full=False)
+    targets.check(path.parent.name, path.read_bytes(), tmp_path, full=False)
 
 
 def test_there_is_a_corpus_and_seeds_are_valid(tmp_path):
@@ -57,11 +55,11 @@ def test_the_driver_notes_what_fails_hangs_and_kills(tmp_path, monkeypatch):
     """With a reader that is broken on purpose."""
     found = fuzzing.Counter()
     for error in (KeyError("x"), MemoryError(), RecursionError()):
-        monkeypatch.setattr(targets, "judge", lambda *a, error=error: (_ for _ in ()).throw(error))
+        monkeypatch.setattr(targets, "check", lambda *a, error=error: (_ for _ in ()).throw(error))
         fuzzing.one("idx", repr(error).encode(), tmp_path, tmp_path / "keep", found)
     monkeypatch.setattr(fuzzing, "SECONDS", 0.05)
     before = fuzzing.signal.signal(fuzzing.signal.SIGPROF, fuzzing.hung)
-    monkeypatch.setattr(targets, "judge", lambda *a: [None for _ in iter(int, 1)])
+    monkeypatch.setattr(targets, "check", lambda *a: [None for _ in iter(int, 1)])
     fuzzing.one("idx", b"hangs", tmp_path, tmp_path / "keep", found)
     fuzzing.signal.signal(fuzzing.signal.SIGPROF, before)
     assert sorted(name.split()[1] for name in found) == ["Hung", "KeyError", "MemoryError", "RecursionError"]

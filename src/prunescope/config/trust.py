@@ -32,7 +32,7 @@ NEVER_NAMES = frozenset(["data.path", "prune.layers", "prune.exclude", "measure.
 def own_names(settings: Mapping[str, Any]) -> dict[str, str]:
     """{dotted place: text} of all in `settings` that would be, or may be, imported.
 
-    >>> own_names({"model": {"name": "hf:gpt2"}, "prune": {"criterion": "mine:score", "granularity": "2:4", "options": {"by": ["a:b"]}}})
+    >>> own_names({"model": {"name": "mlp"}, "prune": {"criterion": "mine:score", "layers": ["c:d"], "options": {"by": ["a:b"]}}})
     {'prune.criterion': 'mine:score', 'prune.options.by': 'a:b'}
     """
     return {place: text for place, text in _texts(settings, "") if _own(place, text)}

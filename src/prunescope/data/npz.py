@@ -53,7 +53,7 @@ def _read(path: Path, name: str, archive: zipfile.ZipFile, member: zipfile.ZipIn
         _check(path, name, stream, member.file_size)
     with archive.open(member) as stream:
         array: Array = np.lib.format.read_array(stream, allow_pickle=False)
-        return array
+        return array.astype(array.dtype.newbyteorder("="), copy=False)  # torch takes no other machine's byte order
 
 
 def _check(path: Path, name: str, stream: IO[bytes], size: int) -> None:

@@ -190,7 +190,7 @@ def _pass(
                 continue
             if error is not None and function is trial_batch:
                 fail(task, error)
-                progress.failed(task.trial.label, engines.reason(error))
+                progress.failed(task.trial.label, discreet(engines.reason(error)))
             progress.advance()
     if again:
         _pass(function, again, prefix, engine, progress)

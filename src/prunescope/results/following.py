@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from prunescope import limits
 from prunescope.results.live import FOLDER, Fact, LiveReader
 from prunescope.results.store import TrialFolder, is_trial, read_experiment, read_records, seconds_of
 from prunescope.types import StoreError
@@ -121,7 +122,8 @@ class Following:
 
     def _live(self) -> list[Path]:
         with contextlib.suppress(OSError):
-            return sorted(Path(e.path) for e in os.scandir(self.folder / FOLDER) if e.name.endswith(".jsonl"))
+            found = sorted(Path(e.path) for e in os.scandir(self.folder / FOLDER) if e.name.endswith(".jsonl"))
+            return [path for path in found if limits.leads_out(path, self.folder) is None]
         return []
 
     def _facts(self) -> Iterator[News]:
@@ -152,7 +154,8 @@ class Following:
         place = TrialFolder(self.folder / trial.name)
         if not self._changed(place.status_file):
             return
-        status = place.status()
+        reason = place.astray(self.folder)
+        status = place.status() if reason is None else {"status": "damaged", "reason": reason}
         trial.reason, trial.seconds = str(status.get("reason") or ""), seconds_of(status)
         trial.label = str(status.get("trial") or trial.label)
         now = str(status.get("status"))

@@ -136,7 +136,8 @@ FROM (SELECT file_name, sum(num_values) AS rows, sum(total_uncompressed_size) AS
       GROUP BY file_name, path_in_schema)
 GROUP BY file_name HAVING max(rows) > {rows} OR sum(rows * bytes) > {text}
 """
-_TEXT = f"SELECT sum({' + '.join(f'coalesce(strlen({c}::VARCHAR), 0)' for c in schema.COLUMNS if c not in schema.TYPES)}) FROM "
+_LENGTHS = " + ".join(f'coalesce(strlen("{c}"::VARCHAR), 0)' for c in schema.COLUMNS if c not in schema.TYPES)
+_TEXT = f"SELECT sum({_LENGTHS}) FROM "
 
 
 def _check_size(connection: duckdb.DuckDBPyConnection, names: str) -> None:
@@ -170,6 +171,11 @@ class TrialFolder:
             return read_json(self.status_file)
         except StoreError as error:
             return {"status": "damaged", "reason": str(error)}
+
+    def astray(self, run: Path) -> str | None:
+        """Why the trial's files are not read: one of them leads out of the folder `run`, or is a pipe or device. None where they may be."""
+        reasons = (limits.leads_out(path, run) for path in (self.status_file, self.records_file, self.masks_file, self.weights_file))
+        return next(filter(None, reasons), None)
 
     def finished(self) -> bool:
         """Whether the trial ended well and its records can be read."""
@@ -241,8 +247,7 @@ class Run:
 
     def _status(self, place: TrialFolder) -> dict[str, Any]:
         """The trial's status; damaged where its files lie elsewhere: whoever wrote the folder would choose what of ours a report shows."""
-        out = (limits.leads_out(path, self.folder) for path in (place.status_file, place.records_file, place.masks_file))
-        reason = next(filter(None, out), None)
+        reason = place.astray(self.folder)
         return place.status() if reason is None else {"status": "damaged", "reason": reason}
 
     def _read_records(self) -> pd.DataFrame:
