@@ -276,7 +276,7 @@ def is_trial(planned: Any) -> bool:
     """Whether an entry of the plan names a trial; a hash that leads out of the run's folder names none."""
     if not isinstance(planned, dict):
         return False
-    named = all(isinstance(planned.get(key), str) for key in ("hash", "group", "variant")) and re.fullmatch(r"\w+", planned["hash"])
+    named = all(isinstance(planned.get(key), str) for key in ("hash", "group", "variant")) and re.fullmatch(r"\w{1,64}", planned["hash"])
     level, seed = planned.get("sparsity"), planned.get("seed")
     fraction = level is None or (isinstance(level, int | float) and not (level < 0 or level > 1))
     return bool(named) and fraction and isinstance(seed, int) and not isinstance(seed, bool) and abs(seed) < 1 << 63
