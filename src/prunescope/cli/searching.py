@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from prunescope.cli.options import Allow
+
 out = Console()
 Setting = Annotated[list[str] | None, typer.Option("-s", "--set", metavar="KEY=VALUE", help="Set a key, e.g. -s search.candidates=20.")]
 DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Where data sets lie; before $PRUNESCOPE_DATA and the cache.")]
@@ -32,6 +34,7 @@ def search(
     fresh: Annotated[bool, typer.Option("--fresh", help="Forget what is in the run folder.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list the candidates to begin with.")] = False,
     memory: Annotated[str, typer.Option(metavar="SIZE", help="All workers take at most: auto (by what is free), 8GB, off.")] = "auto",
+    allow: Allow = None,
 ) -> None:
     """Search over any keys of a config: random, grid, TPE or successive halving; candidates are trials of a run that resumes."""
     from prunescope import report
@@ -41,12 +44,12 @@ def search(
 
     overrides = [parse_override(s) for s in settings or []]
     if dry_run:
-        _show_candidates(searching(source, overrides))
+        _show_candidates(searching(source, overrides, allow=allow or ()))
         return
     options: dict[str, Any] = {"data_dir": data_dir, "engine": engine, "jobs": jobs, "threads": threads, "device": device}
     try:
         found = searched(
-            source, overrides=overrides, out=folder, fresh=fresh, told=_tell, quiet=False,
+            source, overrides=overrides, allow=allow or (), out=folder, fresh=fresh, told=_tell, quiet=False,
             stack=int(stack) if stack.isdigit() else stack, log=log or (), checkpoint=checkpoint, memory=memory, **options,
         )  # fmt: skip
     except KeyboardInterrupt:

@@ -22,6 +22,7 @@ from prunescope.config.sections import (
     VariantConfig,
 )
 from prunescope.config.tables import essence, experiment_config, merge, override, parse_override, read_toml, validated, value_hash
+from prunescope.config.trust import allowing, check_allowed, names_in, own_names
 
 __all__ = [
     "DEFAULTS",
@@ -46,10 +47,14 @@ __all__ = [
     "TrainingConfig",
     "TrialConfig",
     "VariantConfig",
+    "allowing",
+    "check_allowed",
     "essence",
     "experiment_config",
     "merge",
+    "names_in",
     "override",
+    "own_names",
     "parse_override",
     "read_toml",
     "validated",

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from prunescope.config.search import SearchConfig
+from prunescope.limits import VARIABLE, limit
 from prunescope.registry import unknown
 
 
@@ -349,6 +350,9 @@ class ExperimentConfig(TrialConfig):
             raise ValueError(f"variant names must differ: {', '.join(sorted(twice))} stands more than once")
         if self.baseline is not None and names and self.baseline not in names:
             raise ValueError(f"baseline: {unknown('variant', self.baseline, names)}")
+        count, most = self.seeds if isinstance(self.seeds, int) else len(self.seeds), limit("trials")
+        if count > most:
+            raise ValueError(f"seeds: {count} replicates are more than the limit of {most:,} trials ({VARIABLE}=trials=NUMBER raises it)")
         if not self.seed_list:
             raise ValueError("seeds: expected a number of replicates (at least 1) or a list of seeds")
         if self.search is not None and self.grid:

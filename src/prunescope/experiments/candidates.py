@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, get_args
 
@@ -113,9 +113,17 @@ class Space:
 
 
 def candidate_trials(
-    experiment: ExperimentConfig, tables: Mapping[str, Any], space: Space, values: Mapping[str, Any], level: float | None
+    experiment: ExperimentConfig,
+    tables: Mapping[str, Any],
+    space: Space,
+    values: Mapping[str, Any],
+    level: float | None,
+    allowed: Collection[str] | None,
 ) -> list[Trial]:
-    """The trials of a candidate, one a seed (and variant and level of sparsity); `level` is that of the rung, if there are rungs."""
+    """The trials of a candidate, one a seed (and variant and level of sparsity); `level` is that of the rung, if there are rungs.
+
+    `allowed` is the code of the user's own that its values may name (None: any).
+    """
     search = space.search
     changes = {**values, **({search.halving.over: level} if search.halving and level is not None else {})}
     if "sparsity" in changes:
@@ -125,7 +133,7 @@ def candidate_trials(
     changed = experiment_config(plain, source=label or "a candidate")
     if search.variant is not None:
         changed = changed.model_copy(update={"variant": [v for v in changed.variant if v.name == search.variant]})
-    found = [replace(trial, group=label) for trial in trials(changed, plain)]
+    found = [replace(trial, group=label) for trial in trials(changed, plain, allowed)]
     if "sparsity" in changes and (other := next((t for t in found if t.sparsity != changes["sparsity"][0]), None)):
         raise ConfigError(
             f"search: variant {other.variant!r} does not go by the sparsity that is searched: set search.variant to one that does, "
@@ -134,7 +142,7 @@ def candidate_trials(
     return found
 
 
-def check_space(experiment: ExperimentConfig, tables: Mapping[str, Any], space: Space) -> None:
+def check_space(experiment: ExperimentConfig, tables: Mapping[str, Any], space: Space, allowed: Collection[str] | None) -> None:
     """Refuse keys that are no settings, ends of a range that no setting can have, and keys that a variant sets for itself."""
     search = space.search
     named = [*space.keys, *([search.halving.over] if search.halving else [])]
@@ -151,7 +159,7 @@ def check_space(experiment: ExperimentConfig, tables: Mapping[str, Any], space: 
         alone = [values.low, values.high] if isinstance(values, Range) else values
         for value in alone:
             try:
-                candidate_trials(experiment, tables, space, {key: value}, halved)
+                candidate_trials(experiment, tables, space, {key: value}, halved, allowed)
             except ConfigError as error:
                 errors.append(error)
         if errors and (isinstance(values, Range) or len(errors) == len(alone)):  # a listed value may go with others of other keys

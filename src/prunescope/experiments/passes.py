@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from prunescope.discretion import discreet
 from prunescope.experiments import checkpoints, engines
 from prunescope.experiments.progress import Progress
 from prunescope.experiments.sweep import Trial
@@ -142,7 +143,7 @@ class _Work:
                     continue
                 if error is not None and kind is TRIALS:
                     fail(task, error)
-                    self.progress.failed(task.trial.label, engines.reason(error))
+                    self.progress.failed(task.trial.label, discreet(engines.reason(error)))
                 self._over(kind, task)
         if again:
             self._pass(kind, again)

@@ -53,16 +53,34 @@ class Plan:
     trials: tuple[Trial, ...]
     command: str | None = None
     notes: tuple[str, ...] | None = None
+    allowed: tuple[str, ...] | None = None  # code of the user's own that settings may name; None: any
 
 
-def plan(source: str | Path | Mapping[str, Any] | Plan, overrides: Mapping[str, Any] | Sequence[tuple[str, Any]] = ()) -> Plan:
-    """The trials that a preset's name, a TOML file or tables stand for, with dotted `overrides` laid over them; a Plan as it is."""
+def plan(
+    source: str | Path | Mapping[str, Any] | Plan,
+    overrides: Mapping[str, Any] | Sequence[tuple[str, Any]] = (),
+    *,
+    allow: Sequence[str] = (),
+) -> Plan:
+    """The trials that a preset's name, a TOML file or tables stand for, with dotted `overrides` laid over them; a Plan as it is.
+
+    allow   functions "module:function" of one's own that a file may name, or whole modules; a mapping and overrides may name any
+    """
     if isinstance(source, Plan):
         return source
     tables, name = presets.tables(source)
+    return plan_tables(tables, overrides, name=name, allow=None if isinstance(source, Mapping) else allow)
+
+
+def plan_tables(
+    tables: Mapping[str, Any], overrides: Mapping[str, Any] | Sequence[tuple[str, Any]] = (), *, name: str, allow: Sequence[str] | None
+) -> Plan:
+    """The trials of tables that came from a file called `name`; `allow` None: they are the user's own."""
+    allowed = None if allow is None else [*configs.allowing(allow), *configs.names_in(dict(overrides))]
     tables = configs.override(tables, overrides)
     experiment = configs.experiment_config(tables, source=name)
-    return Plan(experiment, tables, tuple(trials(experiment, tables)))
+    found = tuple(trials(experiment, tables, allowed))
+    return Plan(experiment, tables, found, allowed=None if allowed is None else tuple(allowed))
 
 
 def run(
@@ -84,6 +102,7 @@ def run(
     shard: str | None = None,
     lease: float = LEASE,
     memory: str | int = "auto",
+    allow: Sequence[str] = (),
 ) -> Run:
     """Run every trial of an experiment that is not finished yet and return the Run.
 
@@ -98,6 +117,7 @@ def run(
     shard       "3/20": only the third of twenty parts of the trials, by their hashes; parts merge by copying their folders together
     lease       seconds after which a run on another machine that shows no sign of life loses the trials that it was at
     memory      what all workers together may take: "auto" (nine tenths of what is free), "8GB" or "off"; if little, fewer train at once
+    allow       functions "module:function" of one's own, or modules, that a TOML file may name; a mapping and overrides may name any
 
     Several runs may work in one folder, on one machine or on many: each trial is done by the run that claims it (results/claims.py).
 
@@ -106,7 +126,7 @@ def run(
     asked(stack, 1)
     limit = limit_of(memory)
     _numbers(checkpoint, lease)
-    planned = plan(source, overrides)
+    planned = plan(source, overrides, allow=allow)
     if planned.experiment.search is not None and planned.notes is None:
         raise ConfigError("this config has a section [search]: `prunescope search` carries it out, and `-s search=null` runs it without")
     own = in_shard(planned.trials, shard)
@@ -119,7 +139,7 @@ def run(
         _forget(folder, planned)
     working = engines.engine(engine, jobs=jobs, threads=threads)
     stack = within(own, folder, directory, working, limit, stack, quiet=quiet)
-    about = describe(planned, notes, planned.command or reproduce(source, overrides, folder))
+    about = describe(planned, notes, planned.command or reproduce(source, overrides, folder, planned))
     with _clocked(folder, about, 0.0 if fresh else _spent(folder)), tracking:
         write_beside(folder / "experiment.toml", lambda p: p.write_text(toml_text(planned), encoding="utf-8"))
         carry_out(tasks, working, stack=stack, quiet=quiet, lease=lease)
@@ -199,11 +219,16 @@ def _spent(folder: Path) -> float:
     return 0.0
 
 
-def reproduce(source: Any, overrides: Any, folder: Path, *, verb: str = "run") -> str:
-    """The command that runs the same experiment again, wherever the data lie."""
+def reproduce(source: Any, overrides: Any, folder: Path, planned: Plan, *, verb: str = "run") -> str:
+    """The command that runs the same experiment again, wherever the data lie; it allows by name the functions that the file names."""
     what = str(folder / "experiment.toml") if isinstance(source, Mapping) else str(source)
-    changes = [] if isinstance(source, Mapping) else [f"{k}={json.dumps(v, ensure_ascii=False)}" for k, v in dict(overrides).items()]
-    return shlex.join(["prunescope", verb, what, *(w for c in changes for w in ("-s", c))])
+    changes = {} if isinstance(source, Mapping) else dict(overrides)
+    settings = {id(t.config): t.config for t in planned.trials}.values()  # the trials of a variant share theirs
+    named = dict.fromkeys(name for config in settings for name in configs.own_names(config.model_dump()).values())
+    named |= dict.fromkeys(configs.names_in(planned.tables.get("search", {})))
+    allowed = [name for name in named if name not in configs.names_in(changes)]
+    words = [w for k, v in changes.items() for w in ("-s", f"{k}={json.dumps(v, ensure_ascii=False)}")]
+    return shlex.join(["prunescope", verb, what, *words, *(w for name in allowed for w in ("--allow", name))])
 
 
 def toml_text(planned: Plan) -> str:

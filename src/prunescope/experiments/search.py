@@ -7,6 +7,7 @@ stacks, checkpoints and failed trials are what they are there.
 
 from __future__ import annotations
 
+import functools
 import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -66,6 +67,7 @@ def search(
     fresh: bool = False,
     finish: Callable[[Run], object] | None = None,
     told: Callable[[str], object] = lambda line: None,
+    allow: Sequence[str] = (),
     **options: Any,
 ) -> Search:
     """Run the candidates of an experiment's [search] that are not finished yet and return them ranked, with the Run.
@@ -74,14 +76,15 @@ def search(
     out       the run folder (default runs/<name>); search.json in it is the ranking
     fresh     forget what is in the run folder first
     finish    called with the Run at the end; told: called with a line on each round
+    allow     code "module:function" of one's own, or modules, that a file may name
     options   those of `run`: data_dir, engine, jobs, threads, device, stack, checkpoint, ...
 
     The objective is the mean over the experiment's seeds, never of test samples. A candidate that fails is a row with its reason.
     Raises ConfigError for keys and ranges that do not fit, MissingExtraError where a method needs Optuna, otherwise as `run`.
     """
-    planned = searching(source, overrides)
+    planned = searching(source, overrides, allow=allow)
     folder = Path(out) if out is not None else Path("runs") / planned.experiment.name
-    command = reproduce(source, overrides, folder, verb="search")
+    command = reproduce(source, overrides, folder, planned, verb="search")
     if fresh:
         _forget(folder)
     work = _Work(replace(planned, trials=(), command=command), folder, options, told)
@@ -93,12 +96,14 @@ def search(
     return Search(finished, work.table(), work.best(), work.text)
 
 
-def searching(source: str | Path | Mapping[str, Any], overrides: Mapping[str, Any] | Sequence[tuple[str, Any]] = ()) -> Plan:
+def searching(
+    source: str | Path | Mapping[str, Any], overrides: Mapping[str, Any] | Sequence[tuple[str, Any]] = (), *, allow: Sequence[str] = ()
+) -> Plan:
     """The plan of an experiment that has a section [search], its keys and ranges checked."""
-    planned = plan(source, overrides)
+    planned = plan(source, overrides, allow=allow)
     if planned.experiment.search is None:
         raise ConfigError('no [search] in this config: add one with method and [search.space], such as "training.lr" = [0.01, 0.1]')
-    check_space(planned.experiment, planned.tables, Space(planned.experiment.search))
+    check_space(planned.experiment, planned.tables, Space(planned.experiment.search), planned.allowed)
     return planned
 
 
@@ -121,7 +126,8 @@ def searched(folder: Path, planned: Plan) -> list[Trial]:
     space = Space(planned.experiment.search)
     try:
         wanted = [(c["values"], r["level"]) for c in read_json(folder / FILE)["candidates"] for r in c["rungs"] if not r["reason"]]
-        return [t for values, level in wanted for t in candidate_trials(planned.experiment, planned.tables, space, values, level)]
+        made = functools.partial(candidate_trials, planned.experiment, planned.tables, space, allowed=planned.allowed)
+        return [t for values, level in wanted for t in made(values, level)]
     except (KeyError, TypeError, AttributeError) as error:
         raise StoreError(f"{folder / FILE}: not a ranking as this version writes it ({error!r}): the same search writes it anew") from error
 
@@ -222,7 +228,9 @@ class _Work:
 
     def _checked(self, candidate: Candidate, level: float | None) -> list[Trial]:
         """The candidate's trials; where one of them is not finished, its data are loaded and its network is built once."""
-        found = candidate_trials(self.planned.experiment, self.planned.tables, self.space, candidate.values, level)
+        found = candidate_trials(
+            self.planned.experiment, self.planned.tables, self.space, candidate.values, level, self.planned.allowed
+        )
         if not all(TrialFolder(self.folder / "trials" / t.hash).finished() for t in found):
             place = self.options.get("data_dir")
             directory = Path(place) if place is not None else None
