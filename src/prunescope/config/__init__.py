@@ -1,5 +1,6 @@
 """What an experiment is, as data: TOML in, validated and frozen settings out, with a hash of their values."""
 
+from prunescope.config.resources import ResourcesConfig
 from prunescope.config.sections import (
     DEFAULTS,
     LATER_SECTIONS,
@@ -37,6 +38,7 @@ __all__ = [
     "PlaneConfig",
     "PruneConfig",
     "QuantizeConfig",
+    "ResourcesConfig",
     "Section",
     "TrainingConfig",
     "TrialConfig",

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from prunescope.config.resources import ResourcesConfig
 from prunescope.registry import unknown
 
 
@@ -338,6 +339,7 @@ class ExperimentConfig(TrialConfig):
     sparsity: list[Sparsity] = [0.5, 0.8, 0.9, 0.95]
     seeds: int | list[int] = 5
     grid: dict[str, list[Any]] = {}
+    resources: ResourcesConfig = ResourcesConfig()
     variant: list[VariantConfig] = []
 
     @model_validator(mode="after")
