@@ -75,9 +75,9 @@ def run(
     settings: Setting = None,
     folder: Annotated[Path | None, typer.Option("--out", help="The run folder (default runs/NAME).")] = None,
     data_dir: DataDir = None,
-    engine: Annotated[str, typer.Option(help="processes or serial.")] = "processes",
+    engine: Annotated[str, typer.Option(metavar="NAME", help="processes, serial, ray or ray=HOST:PORT.")] = "processes",
     jobs: Annotated[int | None, typer.Option(help="Worker processes (default: one a core).")] = None,
-    threads: Annotated[int, typer.Option(min=1, help="Threads a worker.")] = 1,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads a worker (default: resources.cpus).")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda or auto.")] = "cpu",
     stack: Annotated[str, typer.Option(help="Trials that train together: auto, on, off or how many.")] = "auto",
     checkpoint: Annotated[float, typer.Option(metavar="SECONDS", help="Between checkpoints inside a training; 0: every epoch.")] = 60.0,
@@ -85,6 +85,7 @@ def run(
     watched: Annotated[bool, typer.Option("--watch", help="Show it in the browser while it works, on this machine only.")] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Do finished trials again.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would run.")] = False,
+    storage: Annotated[str | None, typer.Option(metavar="URL", help="Of engine ray: where finished trials go, e.g. s3://bucket/x.")] = None,
 ) -> None:
     """Run an experiment: all its trials that are not finished yet, then its report."""
     from prunescope import experiments, report
@@ -100,6 +101,7 @@ def run(
             finished = experiments.run(
                 source, overrides=overrides, out=folder, data_dir=data_dir, engine=engine, jobs=jobs, threads=threads, device=device,
                 stack=int(stack) if stack.isdigit() else stack, checkpoint=checkpoint, log=log or (), fresh=fresh, quiet=False,
+                storage=storage,
             )  # fmt: skip
         except KeyboardInterrupt:
             print("prunescope: stopped; finished trials and checkpoints are kept, and the same command goes on from them", file=sys.stderr)

@@ -28,7 +28,8 @@ def number_of_bytes(value: Any) -> Any:
 class ResourcesConfig(BaseModel):
     """What each worker may use. It changes no result: it takes no part in a trial's hash, and no variant or grid may change it.
 
-    cpus    cores that a worker holds, and its threads unless `--threads` says otherwise; engine "processes" starts one worker for so many cores
+    cpus    cores that a worker holds, and its threads unless `--threads` says otherwise; engine "processes" starts one worker for so
+            many cores
     gpus    GPUs that a worker holds (engine "ray"; 0.5: two workers share one), to go with `--device cuda`; other engines leave it alone
     memory  what a worker is expected to need at most, such as "2GB": engine "ray" places no more workers on a machine than it has memory
             for; other engines leave it alone

@@ -39,6 +39,10 @@ class Watcher(Protocol):
 class Engine(Protocol):
     """Carries out tasks and yields (task, result or exception) as they end."""
 
+    @property
+    def jobs(self) -> int:
+        """How many tasks are worked on at a time."""
+
     def map(
         self, function: Callable[[T], R], tasks: Sequence[T], *, label: Callable[[T], str], watcher: Watcher
     ) -> Iterator[tuple[T, R | Exception]]:
@@ -160,7 +164,7 @@ def engine(name: str, *, jobs: int | None = None, threads: int = 1) -> Serial | 
         if jobs is not None and jobs < 1:
             raise ConfigError(f"jobs {jobs}: expected at least 1")
         return Processes(jobs or cores(), threads)
-    raise ConfigError(unknown("engine", name, ["serial", "processes"]))
+    raise ConfigError(unknown("engine", name, ["serial", "processes", "ray"]))
 
 
 def cores() -> int:

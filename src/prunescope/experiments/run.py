@@ -8,7 +8,7 @@ import platform
 import shlex
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
@@ -19,9 +19,10 @@ import tomli_w
 import torch
 
 from prunescope import config as configs
-from prunescope.config import ExperimentConfig
+from prunescope.config import ExperimentConfig, ResourcesConfig
 from prunescope.experiments import checkpoints, engines, presets
 from prunescope.experiments.checkpoints import SECONDS
+from prunescope.experiments.cluster import address_of, joined
 from prunescope.experiments.deployment import check_extras
 from prunescope.experiments.sweep import Trial, trials
 from prunescope.experiments.tasks import Task, carry_out, dense_name, trial_name
@@ -33,7 +34,7 @@ from prunescope.training.arrangement import asked
 from prunescope.training.optim import build as build_optimizer
 from prunescope.types import ConfigError
 
-OPTIONAL = ("onnx", "onnxruntime", "onnxscript", "torchao")
+OPTIONAL = ("onnx", "onnxruntime", "onnxscript", "torchao", "ray")
 PACKAGES = ("prunescope", "torch", "numpy", "scipy", "scikit-learn", "pandas", "duckdb", "safetensors")
 
 
@@ -62,7 +63,7 @@ def run(
     data_dir: str | Path | None = None,
     engine: str = "processes",
     jobs: int | None = None,
-    threads: int = 1,
+    threads: int | None = None,
     device: str = "cpu",
     stack: str | int = "auto",
     checkpoint: float = SECONDS,
@@ -70,17 +71,20 @@ def run(
     quiet: bool = True,
     log: Sequence[str] | str = (),
     finish: Callable[[Run], object] | None = None,
+    storage: str | None = None,
 ) -> Run:
     """Run every trial of an experiment that is not finished yet and return the Run.
 
     source      a preset's name, a TOML file or a mapping; overrides: {"training.epochs": 3, ...}
     out         the run folder (default runs/<name>); data_dir: where data sets lie
-    engine      "processes" (one worker a core, or `jobs`) or "serial"; `threads` a worker; device: "cpu", "cuda" or "auto"
+    engine      "processes" (one worker a core, or `jobs`), "serial", "ray" (a local cluster) or "ray=HOST:PORT" (one that is running);
+                `threads` a worker (default: the config's resources.cpus); device: "cpu", "cuda" or "auto"
     stack       trials that train together: "auto" (where it is faster and fits), "on", "off", or how many at most
     checkpoint  seconds between checkpoints inside a training: what a killed run loses at most, but for the epoch at work; 0: every epoch
     fresh       forget finished trials of this experiment first
     log         "tensorboard" or "mlflow" (extra `track`), also "tensorboard=DIR" and "mlflow=URI": records are handed on as they come
     finish      called with the Run at the end (the command line writes the report there)
+    storage     of engine "ray": a URL (s3://bucket/prefix, file:///...) by which finished trials travel; those that lie there are not done again
 
     Raises ConfigError and DataError before anything runs, StoreError when results cannot be written. A trial that fails is a row.
     """
@@ -90,7 +94,8 @@ def run(
     planned = plan(source, overrides)
     folder = Path(out) if out is not None else Path("runs") / planned.experiment.name
     directory = Path(data_dir) if data_dir is not None else None
-    where = _device(device)
+    resources = planned.experiment.resources
+    where = _device(device, gpus=resources.gpus if engine.partition("=")[0] == "ray" else None)
     tracking = tracked([log] if isinstance(log, str) else log, folder)
     notes = check(planned, directory)
     if fresh:
@@ -101,8 +106,8 @@ def run(
     write_beside(folder / "experiment.toml", lambda p: p.write_text(toml_text(planned), encoding="utf-8"))
     tasks = [Task(t, folder, directory, where, checkpoint) for t in planned.trials]
     began = time.perf_counter()
-    with tracking:
-        carry_out(tasks, engines.engine(engine, jobs=jobs, threads=threads), stack=stack, quiet=quiet)
+    with tracking, opened(engine, jobs=jobs, threads=threads, resources=resources, storage=storage, tasks=tasks) as chosen:
+        carry_out(tasks, chosen, stack=stack, quiet=quiet)
     write_json(folder / "experiment.json", {**about, "wall_seconds": round(spent + time.perf_counter() - began, 1)})
     finished = Run(folder)
     if finish is not None:
@@ -192,7 +197,31 @@ def _forget(folder: Path, planned: Plan) -> None:
             shutil.rmtree(folder / "dense" / trial.dense_hash, ignore_errors=True)
 
 
-def _device(name: str) -> str:
+@contextlib.contextmanager
+def opened(
+    name: str, *, jobs: int | None, threads: int | None, resources: ResourcesConfig, storage: str | None, tasks: Sequence[Task]
+) -> Iterator[engines.Engine]:
+    """The engine called `name`, for the while; with a storage, what it has of `tasks` is brought first."""
+    threads = threads or resources.cpus
+    if name.partition("=")[0] == "ray":
+        place = storage and f"{storage.rstrip('/')}/{tasks[0].trial.experiment}"
+        with joined(address_of(name), threads=threads, resources=resources, jobs=jobs, storage=place) as cluster:
+            cluster.fetch(tasks)
+            yield cluster
+        return
+    if storage is not None:
+        raise ConfigError(f"--storage {storage}: goes with --engine ray; engine {name} writes into the run folder (--out)")
+    fitting = max(1, engines.cores() // resources.cpus)
+    yield engines.engine(name, jobs=fitting if jobs is None and name == "processes" else jobs, threads=threads)
+
+
+def _device(name: str, *, gpus: float | None = None) -> str:
+    """The device of every trial; `gpus` that a worker on a cluster has (None: trials stay on this machine, whose torch is asked)."""
+    if gpus is not None:
+        if name.startswith("cuda") and not gpus:
+            raise ConfigError(f"device {name!r} on a cluster: say how many GPUs a worker holds, e.g. -s resources.gpus=1")
+        if name == "auto" or name == "cpu" or name.startswith("cuda"):
+            return name if name != "auto" else "cuda" if gpus else "cpu"
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cpu" or (name.startswith("cuda") and torch.cuda.is_available()):

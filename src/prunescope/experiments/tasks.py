@@ -138,7 +138,7 @@ def _fitting(task: Task, count: int, stack: str | int, apart: str | None) -> tup
     return plan.way is not Way.ALONE, plan.text
 
 
-def carry_out(tasks: Sequence[Task], engine: engines.Serial | engines.Processes, *, stack: str | int = "auto", quiet: bool = True) -> None:
+def carry_out(tasks: Sequence[Task], engine: engines.Engine, *, stack: str | int = "auto", quiet: bool = True) -> None:
     """Carry out what is missing of `tasks`: first the dense trainings that trials share, then the trials."""
     missing = [t for t in tasks if not TrialFolder(t.folder / "trials" / t.trial.hash).finished()]
     shared: dict[Path, Task] = {}
@@ -173,7 +173,7 @@ def _pass(
     function: Callable[..., list[Exception | None]],
     todo: Sequence[Batch],
     prefix: str,
-    engine: engines.Serial | engines.Processes,
+    engine: engines.Engine,
     progress: Progress,
 ) -> None:
     """Carry out `todo`; what fails in company is tried again alone, and what fails alone is a failed trial."""
