@@ -84,7 +84,7 @@ def run(
     fresh       forget finished trials of this experiment first
     log         "tensorboard" or "mlflow" (extra `track`), also "tensorboard=DIR" and "mlflow=URI": records are handed on as they come
     finish      called with the Run at the end (the command line writes the report there)
-    storage     of engine "ray": a URL (s3://bucket/prefix, file:///...) by which finished trials travel; those that lie there are not done again
+    storage     of engine "ray": a URL (s3://bucket/x, file:///...) by which finished trials travel; those that lie there are not done again
 
     Raises ConfigError and DataError before anything runs, StoreError when results cannot be written. A trial that fails is a row.
     """
