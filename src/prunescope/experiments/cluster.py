@@ -55,6 +55,8 @@ class _Job:
 class Cluster:
     """Tasks on a Ray cluster that this process has joined; `jobs` of them at a time at most (None: what there is room for)."""
 
+    here = False
+
     def __init__(self, ray: Any, *, threads: int, resources: ResourcesConfig, jobs: int | None = None, storage: str | None = None) -> None:
         self._ray, self._resources, self._most, self._storage = ray, resources, jobs, storage
         self._errand = Errand(threads=threads, place=os.getcwd(), versions=versions(), storage=storage)
