@@ -197,3 +197,168 @@ def test_where_no_cluster_answers_it_is_said_at_once():
         with pytest.raises(ConfigError, match="expected HOST:PORT"):
             cluster.answering(wrong)
     assert time.monotonic() - began < 5
+
+
+# ---- a local cluster of three machines
+
+
+@pytest.fixture(scope="module")
+def machines():
+    """A Ray cluster of three nodes on this machine that this process has joined: a head, which stays, and two that may go."""
+    pytest.importorskip("ray", reason="Ray is not installed (pip install 'prunescope[ray]')")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    from ray.cluster_utils import Cluster
+
+    found = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    try:
+        for _ in range(2):
+            found.add_node(num_cpus=1)
+        with cluster.joined(found.address, threads=1, resources=ResourcesConfig()):
+            yield found
+    finally:
+        found.shutdown()
+
+
+@pytest.mark.slow
+def test_tasks_on_a_cluster(machines, monkeypatch):
+    """Drawn as there is room, errors are results, and a task that kills every worker is given up."""
+    monkeypatch.setattr(cluster, "DEATHS", 1)
+    drawn = []
+
+    def draw():
+        for number in range(30):
+            drawn.append(number)
+            yield number
+
+    def work(number):
+        if number == 3:
+            raise ValueError("three")
+        if number == 7:
+            os.kill(os.getpid(), 9)
+        return number, os.environ["OMP_NUM_THREADS"], __import__("torch").get_num_threads()
+
+    results = {}
+    with cluster.joined(None, threads=1, resources=ResourcesConfig()) as engine:  # this process is connected: that cluster is used
+        assert engine.jobs == 3
+        for number, result in engine.map(work, draw(), label=str, watcher=QUIET):
+            results[number] = result
+            assert len(drawn) - len(results) <= 3 + 2 + 1
+    assert isinstance(results.pop(3), ValueError)
+    assert "1 of its workers died while at it" in str(results.pop(7))
+    assert results == {n: (n, "1", 1) for n in range(30) if n not in (3, 7)}
+    with pytest.raises(ConfigError, match="another cluster"), cluster.joined("host:1", threads=1, resources=ResourcesConfig()):
+        pass
+    with (
+        pytest.raises(ConfigError, match=r"gpus = 1.*the most that one has is 1 cores, 0 GPUs"),
+        cluster.joined(None, threads=1, resources=ResourcesConfig(gpus=1)),
+    ):
+        pass
+
+
+@pytest.mark.slow
+def test_a_run_on_a_cluster_equals_a_serial_one_with_and_without_a_shared_folder(machines, serial, tmp_path, monkeypatch):
+    name = f"ray={machines.address}"
+    shared = ps.run(SMALL, out=tmp_path / "shared", engine=name, stack="off")
+    equal(shared, serial)
+    monkeypatch.setattr(cluster.Cluster, "_token", lambda self, folder: "what nobody sees")
+    equal(ps.run(SMALL, out=tmp_path / "apart", engine=name, stack="off"), serial)
+    url = f"file://{tmp_path}/storage"
+    equal(ps.run(SMALL, out=tmp_path / "stored", engine=name, stack="off", storage=url), serial)
+    assert {p.name for p in (tmp_path / "storage" / "small" / "trials").iterdir()} == set(serial.trials["hash"])
+    for folder in ("shared", "apart", "stored"):
+        left = {p.name for p in (tmp_path / folder).iterdir()} - {"experiment.json", "experiment.toml", "trials", "dense"}
+        assert not left, f"{folder}: {left}"
+    monkeypatch.setattr(cluster.Cluster, "_send", lambda *a: pytest.fail("what lies in the storage is not done again"))
+    equal(ps.run(SMALL, out=tmp_path / "resumed", engine=name, stack="off", storage=url), serial)
+
+
+FAULTS = {
+    **SMALL,
+    "name": "faults",
+    "seeds": 20,
+    "sparsity": [0.05 * n for n in range(1, 11)],
+    "measure": {"histogram_bins": 0, "epochs": "none"},
+    "variant": [{"name": "init", "prune": {"when": "init", "criterion": "witness:magnitude"}}],
+}
+WITNESS = """
+import os
+from prunescope.experiments import tasks
+
+def note(*words):
+    with open({log!r}, "ab", buffering=0) as log:
+        log.write((" ".join(map(str, words)) + "\\n").encode())
+
+def magnitude(weight):
+    note("begun", os.getpid())
+    return weight.abs()
+
+def write_json(path, content, inner=tasks.write_json):
+    inner(path, content)
+    if content["status"] == "finished":
+        note("stored", os.getpid(), path.parent.name, path.stat().st_ino)
+
+if os.getpid() != {driver}:
+    tasks.write_json = write_json
+"""
+
+
+class Trouble:
+    """Kills workers at work and machines of a cluster, at moments and in an order that a seed draws, and says what it killed."""
+
+    def __init__(self, machines, log: Path, seed: int) -> None:
+        self.machines, self.log, self.rng, self.killed = machines, log, random.Random(seed), []
+        kinds = self.rng.sample(["worker", "worker", "worker", "machine"], 4)
+        self.plan = list(zip(sorted(self.rng.sample(range(15, 150), 4)), kinds, strict=True))
+
+    def look(self) -> None:
+        """Strike, if it is time."""
+        begun = [line.split()[1] for line in lines(self.log) if line.startswith("begun")]
+        if not self.plan or len(begun) < self.plan[0][0]:
+            return
+        if self.plan.pop(0)[1] == "machine":
+            gone = self.rng.choice(sorted(self.machines.worker_nodes, key=lambda node: node.unique_id))
+            self.machines.remove_node(gone, allow_graceful=False)
+            self.machines.add_node(num_cpus=1, wait=False)
+            self.killed.append(f"a machine at trial {len(begun)}")
+        elif alive := sorted({int(p) for p in begun[-12:] if Path(f"/proc/{p}").exists()}):
+            os.kill(self.rng.choice(alive), signal.SIGKILL)
+            self.killed.append(f"a worker at trial {len(begun)}")
+
+
+def lines(log: Path) -> list[str]:
+    return log.read_text().splitlines() if log.exists() else []
+
+
+@pytest.mark.slow
+def test_a_sweep_while_workers_and_machines_are_killed_finishes_every_trial_once(machines, tmp_path, monkeypatch):
+    """200 trials on three machines, twice, with three workers and one machine killed each time.
+
+    "Once" means: whatever was begun again, a trial is stored once, and what is stored is never replaced.
+    """
+    monkeypatch.chdir(tmp_path)
+    log = tmp_path / "log"
+    (tmp_path / "witness.py").write_text(WITNESS.format(log=str(log), driver=os.getpid()))
+    reference = ps.run(FAULTS, out=tmp_path / "serial", engine="serial", stack="off")
+    assert len(reference.trials) == 200
+    inner = cluster.Cluster._arrived
+    for seed in (1, 2):
+        log.unlink()
+        trouble = Trouble(machines, log, seed)
+
+        def arrived(self, job, future, inner=inner, look=trouble.look):
+            look()
+            return inner(self, job, future)
+
+        monkeypatch.setattr(cluster.Cluster, "_arrived", arrived)
+        run = ps.run(FAULTS, out=tmp_path / f"ray-{seed}", engine=f"ray={machines.address}", stack="off")
+        began = sum(line.startswith("begun") for line in lines(log))
+        print(f"seed {seed}: killed {', '.join(trouble.killed)}; 200 trials took {began} beginnings")
+        assert len(trouble.killed) == 4
+        assert (run.trials["status"] == "finished").all()
+        stored = [line.split()[2:] for line in lines(log) if line.startswith("stored")]
+        names = [name for name, _ in stored]
+        assert len(names) == len(set(names)), "no trial was stored twice"
+        assert len(names) >= 200 - len(trouble.killed), "a worker can be killed after storing and before it notes that"
+        for name, inode in stored:
+            assert (run.folder / "trials" / name / "trial.json").stat().st_ino == int(inode), "and what was stored first is what there is"
+        equal(run, reference)

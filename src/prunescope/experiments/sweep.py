@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -44,12 +45,12 @@ class Trial:
         """What the results depend on, in full: every setting, the options of the named data and model among them."""
         return {**self._names, **{name: _in_full(getattr(self.config, name)) for name in SECTIONS}}
 
-    @property
+    @functools.cached_property
     def hash(self) -> str:
         """The trial's name in the run folder: a hash of its values without those left at their defaults."""
         return value_hash({"defaults": DEFAULTS, **self._names, **self._essence(SECTIONS)})
 
-    @property
+    @functools.cached_property
     def dense_hash(self) -> str | None:
         """A hash of what training before pruning depends on; None for trials that are pruned by then, which share nothing."""
         prune = self.config.prune
@@ -58,7 +59,7 @@ class Trial:
         early = {"early": prune.rewind} if prune.when == "rewind" and prune.rewind not in (0, "rate") else {}  # weights kept from epoch k
         return value_hash({"defaults": DEFAULTS, "seed": self.seed, **early, **self._essence(("data", "model", "training", "measure"))})
 
-    @property
+    @functools.cached_property
     def rounds_hash(self) -> str:
         """A hash of what the rounds of "rewind" depend on beside the dense training: all levels and kinds of tickets share them."""
         kept = {k: v for k, v in essence(self.config.prune).items() if k not in ("tickets", "rounds", "rate", "schedule")}
