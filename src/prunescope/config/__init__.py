@@ -21,7 +21,7 @@ from prunescope.config.sections import (
     TrialConfig,
     VariantConfig,
 )
-from prunescope.config.tables import essence, experiment_config, merge, override, parse_override, read_toml, validated, value_hash
+from prunescope.config.tables import essence, experiment_config, merge, once, override, parse_override, read_toml, validated, value_hash
 
 __all__ = [
     "DEFAULTS",
@@ -46,6 +46,7 @@ __all__ = [
     "essence",
     "experiment_config",
     "merge",
+    "once",
     "override",
     "parse_override",
     "read_toml",

@@ -20,6 +20,7 @@ from prunescope.config import (
     VariantConfig,
     essence,
     merge,
+    once,
     override,
     validated,
     value_hash,
@@ -70,8 +71,8 @@ class Trial:
         return {"variant": self.variant, "group": self.group, "sparsity": self.sparsity, "seed": self.seed}
 
     def _essence(self, names: Sequence[str]) -> dict[str, Any]:
-        found = {name: essence(getattr(self.config, name)) for name in names}
-        return {name: values for name, values in found.items() if values or name not in LATER_SECTIONS}
+        found = _essences(self.config)
+        return {name: found[name] for name in names if found[name] or name not in LATER_SECTIONS}
 
     @property
     def label(self) -> str:
@@ -95,6 +96,11 @@ class Trial:
             "sparsity": float("nan") if self.sparsity is None else self.sparsity,
             "seed": self.seed,
         }
+
+
+@once
+def _essences(config: TrialConfig) -> dict[str, dict[str, Any]]:
+    return {name: essence(getattr(config, name)) for name in SECTIONS}
 
 
 def _in_full(section: BaseModel) -> dict[str, Any]:
