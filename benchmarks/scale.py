@@ -4,7 +4,7 @@
 
 Empty tasks do nothing; real ones are the smallest trials that there are (a network 64-4-2 on 60 digits, one epoch, everything stored), one
 a task. Every contestant carries out the same function on the same tasks with the same number of processes of one thread each. Its start
-(processes, imports) is told apart from the rest: the rate is that of the last nine tenths. Serial comes first and last, since machines drift.
+(processes, imports) is told apart: the rate is that of the last nine tenths. Serial comes first and last, as machines drift.
 """
 
 from __future__ import annotations
@@ -240,49 +240,69 @@ a trial in the serial engine; on cores that others use too it holds what they to
 def paper(empty: list[Row], disk: dict[str, float], driver: dict[str, float]) -> str:
     """10^6 trials on 1,000 machines of 32 cores, by the numbers measured."""
     rate = next(row.rate for row in empty if row.name == "ray")
-    writes, cores = disk["files"] + 1, MACHINES * 32  # trial.json is written twice
-    minutes = {name: driver[name] * TRIALS / 60 for name in ("plan", "describe", "json", "look", "batches")}
-    ahead = sum(minutes.values())
-    served = cores / rate
-    operations = 7 * writes + 2 + 4  # make folder, create, chmod, open, sync, rename, remove nothing; a claim and its release; looks
-    served_by_disk = cores * writes * disk["write, 16 at once"]
+    cores = MACHINES * 32
+    writes = disk["files"] + 1  # trial.json is written twice
+    names = 7 * writes + 6  # make the folder, create, chmod, open, sync, rename, look; a claim, its release, and looks at what is there
+    wide = disk["write, 16 at once"]
+    ahead = [driver[n] for n in ("plan", "describe", "json", "look", "batches")]
+    served, waits, cluster = cores / rate, cores * writes * wide, cores * names / 1e4
+    minutes = TRIALS / 60
+    rows = [
+        (
+            "the driver's rate of tasks (engine ray, empty)",
+            f"{rate:,.0f} a second",
+            f"keeps all cores busy with trials of {served:,.0f} s or more",
+        ),
+        ("files of a trial", f"{disk['files']:.0f}, {disk['bytes'] / 1e3:.0f} kB", f"{disk['files'] * TRIALS / 1e6:.0f} million"),
+        ("their place on the disk", f"{disk['blocks'] / 1e3:.0f} kB", f"{disk['blocks'] * TRIALS / 1e9:.0f} GB"),
+        (
+            "writing a file safely (beside, synced, renamed)",
+            f"{disk['write'] * 1e3:.1f} ms",
+            f"{writes:.0f} a trial, {names:.0f} operations on names",
+        ),
+        ("the same, 16 at once", f"{wide * 1e3:.1f} ms", f"all cores at once: trials of {waits:,.0f} s or more do not wait"),
+        ("a claim and its release, in the driver", f"{disk['claim'] * 1e3:.2f} ms", f"{disk['claim'] * minutes:,.0f} min in all"),
+        ("asking whether a trial is there; it is not", f"{disk['stat'] * 1e6:.0f} µs", f"{disk['stat'] * minutes:,.1f} min"),
+        (
+            "it is: its trial.json and the sum of its records",
+            f"{disk['finished'] * 1e3:.2f} ms",
+            f"{disk['finished'] * minutes:,.0f} min to resume",
+        ),
+        ("planning: trials and their hashes", f"{driver['plan'] * 1e6:.0f} µs", f"{driver['plan'] * minutes:.1f} min"),
+        ("all that the driver does before the first trial", f"{sum(ahead) * 1e6:.0f} µs", f"{sum(ahead) * minutes:.1f} min"),
+        ("experiment.json", f"{driver['json bytes']:.0f} bytes", f"{driver['json bytes'] * TRIALS / 1e6:,.0f} MB"),
+        ("the driver's memory", f"{driver['memory'] / 1e3:.1f} kB", f"{driver['memory'] * TRIALS / 1e9:.1f} GB"),
+        ("reading all records at the end", f"{disk['read'] * 1e3:.2f} ms", f"{disk['read'] * minutes:,.0f} min"),
+    ]
+    lines = [f"| {what} | {here} | {there} |" for what, here, there in rows]
     return f"""
 ## On paper: 10^6 trials on 1,000 machines
 
-{MACHINES:,} machines of 32 cores, one trial a core: {cores:,} trials at a time. What was measured here, and what it comes to:
+{MACHINES:,} machines of 32 cores, one trial a core: {cores:,} trials at a time. Measured here for one trial or task, and what that makes:
 
 | what | measured here | with 10^6 trials |
 | --- | ---: | ---: |
-| the driver's rate of tasks (engine ray, empty) | {rate:,.0f} a second | keeps {cores:,} cores busy with trials of {served:,.0f} s or more |
-| files of a trial | {disk["files"]:.0f}, {disk["bytes"] / 1e3:.0f} kB ({disk["blocks"] / 1e3:.0f} kB on disk) | {disk["files"] * TRIALS / 1e6:.0f} million, {disk["blocks"] * TRIALS / 1e9:.0f} GB |
-| writing a file safely (beside, synced, renamed) | {disk["write"] * 1e3:.1f} ms; {disk["write, 16 at once"] * 1e3:.1f} ms where 16 write at once | {writes:.0f} a trial, about {operations:.0f} operations on names |
-| a claim and its release | {disk["claim"] * 1e3:.2f} ms | {disk["claim"] * TRIALS / 60:,.0f} min in all, one after another, in the driver |
-| asking whether a trial is there | {disk["stat"] * 1e6:.0f} µs; {disk["finished"] * 1e3:.2f} ms where it is, with its sum | {disk["stat"] * TRIALS / 60:,.1f} min; {disk["finished"] * TRIALS / 60:,.0f} min to resume |
-| planning: trials and their hashes | {driver["plan"] * 1e6:.0f} µs | {minutes["plan"]:.1f} min |
-| all that the driver does before the first trial runs | {sum(driver[n] for n in minutes) * 1e6:.0f} µs | {ahead:.1f} min |
-| experiment.json | {driver["json bytes"]:.0f} bytes | {driver["json bytes"] * TRIALS / 1e6:,.0f} MB |
-| the driver's memory | {driver["memory"] / 1e3:.1f} kB | {driver["memory"] * TRIALS / 1e9:.1f} GB |
-| reading all records at the end | {disk["read"] * 1e3:.2f} ms | {disk["read"] * TRIALS / 60:,.0f} min |
+{chr(10).join(lines)}
 
-What gives way, in this order:
+What gives way, in this order where trials are short:
 
-1. **The folder.** A trial costs about {operations:.0f} operations on names, and a file system of one machine like this one takes
-   {writes / (writes * disk["write, 16 at once"]):,.0f} safe writes a second: trials shorter than {served_by_disk:,.0f} s would wait for it. File systems
-   made for clusters take some 10^4 operations a second for one folder, which is trials of {operations * cores / 1e4:,.0f} s. What helps:
-   `--storage` with an object store (no renames, no claims there; the driver alone writes the folder), or shards with folders of their own
-   on local disks, merged afterwards. Trials that train together (`--stack`) do not change what is stored.
-2. **The driver.** One driver hands out {rate:,.0f} tasks a second here, so that trials of {served:,.0f} s or more keep all machines busy;
-   batches of up to 64 stacked trials divide that. Beyond, several drivers: `--shard 1/20` to `20/20`, each with a cluster or an array job
-   of its own. Tasks are drawn as machines become free, so that what waits is not in the cluster's memory.
-3. **Resuming and the report.** To find what is finished reads one trial.json and the sum of one Parquet file a trial, one after another;
-   reading all records opens 10^6 small files. Shards again divide both; a single table of the finished records is what a study of this
-   size should be compacted to, and `prunescope export RUN --format parquet` writes it.
-4. **experiment.json** is written whole twice and read whole by everything that opens the run: {driver["json bytes"] * TRIALS / 1e6:,.0f} MB is
-   seconds, and stays below the others.
+1. **The driver and the folder**, about together. One driver hands out {rate:,.0f} tasks a second here, so trials of {served:,.0f} s or more
+   keep all cores busy; batches of up to 64 trials that train together divide that. The disk of this machine takes {1 / wide:,.0f} safe
+   writes a second from 16 at once, so that trials of {waits:,.0f} s or more do not wait for it; a cluster's file system that does 10^4
+   operations on names a second (an assumption: ask yours) keeps up with trials of {cluster:,.0f} s.
+   What helps: several drivers, `--shard 1/20` to `20/20`, each with a cluster or an array job of its own, with folders of their own on
+   different disks, merged afterwards by copying; or `--storage` with an object store, where files have no renames and no claims and only
+   the driver writes its folder.
+2. **Reading.** Resuming reads a trial.json and sums a Parquet file for every finished trial, one after another; reading all records opens
+   10^6 small files. Shards divide both. A study of this size is better read from one table: `prunescope export RUN --format parquet`.
+3. **Memory of the driver**, {driver["memory"] * TRIALS / 1e9:.1f} GB, and **experiment.json**,
+   {driver["json bytes"] * TRIALS / 1e6:,.0f} MB, which is written twice in a run and read by all that open it: seconds.
+4. **Claims** and **planning** take minutes, in a run that takes at least {TRIALS / rate / 3600:,.1f} h at the driver's rate.
 
-What was done about it: hashes and kinds of trials are worked out once for each settings object rather than once a trial and a look
-(planning, describing, looking and batching 20,000 trials went from 9.9 to 2.3 s of processor time); tasks are drawn lazily by every engine;
-a task's end wakes the driver by itself, which does not ask all that are under way; dense trainings travel once a machine, not once a trial.
+What was done about it: hashes and kinds of trials are worked out once for each settings object rather than for each trial at each look
+(planning, describing, looking and batching 20,000 trials went from 9.9 to 2.3 s of processor time); tasks are drawn as workers become free,
+so that neither claims nor the cluster's memory hold more than is under way; the end of a task wakes the driver, which never asks all
+that are under way; a dense training travels once to a machine, not once for each trial.
 """
 
 

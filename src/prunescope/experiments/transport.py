@@ -74,6 +74,7 @@ def carried(function: Callable[[Any], Any], task: Any, errand: Errand, get: Call
         return Delivery(error)
 
 
+@functools.cache
 def versions() -> dict[str, str]:
     """The packages that make a trial's numbers."""
     return {name: metadata.version(name) for name in ("prunescope", "torch")}
