@@ -19,6 +19,7 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -31,7 +32,7 @@ from prunescope.experiments.storage import Storage, contents, unpacked
 from prunescope.experiments.tasks import Batch, Task
 from prunescope.experiments.transport import Delivery, Errand, carried, sendable, versions
 from prunescope.results.store import TrialFolder, write_beside
-from prunescope.types import ConfigError, StoreError
+from prunescope.types import ConfigError
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -40,6 +41,7 @@ DEATHS = 4  # of a task's workers, its own fault perhaps; lost machines are not
 LOSSES = 20  # of machines under one task
 ANSWER = 10.0  # seconds that a cluster has to answer
 CAPACITY = 2.0  # seconds between looks at what the cluster has room for
+WRITERS = 16  # threads that write what comes: each file waits for the disk or the network most of the time
 STORE = 256 * 2**20  # bytes of a local cluster's memory for what tasks hand over, which is little where all see the same disk
 
 
@@ -81,33 +83,45 @@ class Cluster:
         """`function` of every task as they end; one whose worker or machine is lost is begun again on what is left."""
         source, waiting, ended = iter(tasks), deque[_Job](), SimpleQueue[tuple[_Job, Any]]()
         flying: dict[int, tuple[_Job, Any]] = {}
-        more = True
-        try:
-            while True:
-                while len(flying) < self.jobs + (0 if self._most is not None else max(2, self.jobs // 4)) and (waiting or more):
-                    if waiting:
-                        job = waiting.popleft()
-                    elif (drawn := next(source, _END)) is _END:
-                        more = False
-                        continue
-                    else:
-                        job = _Job(drawn)
-                        watcher.started(label(job.task))
-                    flying[id(job)] = job, self._send(function, job, ended)
-                if not flying:
-                    return
-                with contextlib.suppress(Empty):
-                    job, future = ended.get(timeout=CAPACITY)
-                    del flying[id(job)]
-                    if (result := self._arrived(job, future)) is _AGAIN:
-                        waiting.append(job)
-                        continue
-                    watcher.ended(label(job.task))
-                    yield job.task, result
-        finally:
-            for _, reference in flying.values():
-                with contextlib.suppress(Exception):
-                    self._ray.cancel(reference, force=True)
+        more, bringing = True, 0
+        with ThreadPoolExecutor(WRITERS, "prunescope results") as writers:
+            try:
+                while True:
+                    while len(flying) < self._ahead() and bringing < 4 * WRITERS and (waiting or more):
+                        if waiting:
+                            job = waiting.popleft()
+                        elif (drawn := next(source, _END)) is _END:
+                            more = False
+                            continue
+                        else:
+                            job = _Job(drawn)
+                            watcher.started(label(job.task))
+                        flying[id(job)] = job, self._send(function, job, ended)
+                    if not flying and not bringing:
+                        return
+                    with contextlib.suppress(Empty):
+                        job, came = ended.get(timeout=CAPACITY)
+                        if flying.pop(id(job), None) is None:  # it had arrived before, and is written now
+                            bringing, result = bringing - 1, came.exception() or came.result()
+                        else:
+                            result = self._arrived(job, came)
+                        if result is _AGAIN:
+                            waiting.append(job)
+                        elif isinstance(result, Delivery):
+                            bringing += 1
+                            writing = writers.submit(self._bring, job.task.tasks[0].folder, result)
+                            writing.add_done_callback(lambda future, job=job: ended.put((job, future)))  # type: ignore[misc]
+                        else:
+                            watcher.ended(label(job.task))
+                            yield job.task, result
+            finally:
+                for _, reference in flying.values():
+                    with contextlib.suppress(Exception):
+                        self._ray.cancel(reference, force=True)
+
+    def _ahead(self) -> int:
+        """How many tasks are handed to the cluster: a few more than it has room for, so that no worker waits for the driver."""
+        return self.jobs + (0 if self._most is not None else max(2, self.jobs // 4))
 
     def _send(self, function: Callable[[Any], Any], job: _Job, ended: SimpleQueue[tuple[_Job, Any]]) -> Any:
         errand, task = replace(self._errand, again=bool(job.deaths or job.losses)), job.task
@@ -121,7 +135,7 @@ class Cluster:
         return reference
 
     def _arrived(self, job: _Job, future: Any) -> Any:
-        """What a task came to: its result, its exception, or _AGAIN."""
+        """What a task came to: its result or exception, a Delivery that has to be brought into the run folder first, or _AGAIN."""
         error = future.exception()
         if error is not None:
             return self._lost(job, error)
@@ -129,16 +143,13 @@ class Cluster:
         if delivery.lacking:
             self._blind = True
             return _AGAIN
-        if not isinstance(job.task, Batch):
-            return delivery.result
-        folder = job.task.tasks[0].folder
-        try:
-            unpacked(folder, delivery.files)
-            if delivery.stored:
-                assert self._storage is not None
-                Storage(self._storage).fetch_all(folder, delivery.stored)
-        except StoreError as failure:
-            return failure
+        return delivery if delivery.files or delivery.stored else delivery.result
+
+    def _bring(self, folder: Path, delivery: Delivery) -> Any:
+        """Write what came into the run folder; the task's result."""
+        unpacked(folder, delivery.files)
+        if delivery.stored and self._storage is not None:
+            Storage(self._storage).fetch_all(folder, delivery.stored)
         return delivery.result
 
     def _lost(self, job: _Job, error: BaseException) -> Any:
