@@ -29,6 +29,7 @@ from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_worker_niceness", "0")  # by itself Ray's workers stand back for others, which nobody else's do here
 
 from prunescope.config import ResourcesConfig
 from prunescope.experiments import engines

@@ -212,6 +212,7 @@ def machines():
     """A Ray cluster of three nodes on this machine that this process has joined: a head, which stays, and two that may go."""
     pytest.importorskip("ray", reason="Ray is not installed (pip install 'prunescope[ray]')")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's workers stand back (15) for all else, on a busy machine for minutes
     from ray.cluster_utils import Cluster
 
     found = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
