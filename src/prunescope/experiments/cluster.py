@@ -255,6 +255,7 @@ def joined(
     ours = not ray.is_initialized()
     if ours:
         _begin(ray, address, (jobs or max(1, cores() // resources.cpus)) * resources.cpus)
+        jobs = jobs if address else None  # a local cluster is as large as that, and may have a few tasks waiting
     elif address not in (None, "auto", found := str(ray.get_runtime_context().gcs_address)):
         raise ConfigError(f"--engine ray={address}: this process is connected to another cluster, {found}: ray.shutdown() ends that")
     try:
