@@ -42,7 +42,8 @@ _HOMES = {
 }
 
 if TYPE_CHECKING:
-    from prunescope.experiments.run import plan, run
+    from prunescope.experiments.planning import plan
+    from prunescope.experiments.run import run
     from prunescope.experiments.search import search
     from prunescope.export import export_model
     from prunescope.information import entropy, mutual_information

@@ -104,7 +104,7 @@ def tiny(folder: Path, **changes) -> ps.load:
 
 def test_another_runs_failed_trial_is_not_tried_again(tmp_path, monkeypatch):
     """The other run, on another machine, holds a claim; it gives the trial up while we wait."""
-    from prunescope.experiments.run import plan
+    from prunescope.experiments.planning import plan
     from prunescope.results.claims import Runner
     from prunescope.results.store import TrialFolder, write_json
 

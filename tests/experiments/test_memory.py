@@ -9,7 +9,7 @@ from torch import nn
 import prunescope as ps
 from prunescope.experiments import engines
 from prunescope.experiments.memory import BASE, Need, available, fit, limit_of, needs_of
-from prunescope.experiments.run import plan
+from prunescope.experiments.planning import plan
 from prunescope.measures.quality import EVALUATED_BYTES, EVALUATED_ROWS, batched, rows_at_once
 from prunescope.types import ConfigError
 

@@ -16,7 +16,7 @@ import torch
 
 import prunescope as ps
 from prunescope.experiments import engines
-from prunescope.experiments.run import plan
+from prunescope.experiments.planning import plan
 from prunescope.results.schema import COLUMNS
 from prunescope.types import ConfigError, DataError, StoreError
 

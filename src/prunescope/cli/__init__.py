@@ -79,9 +79,9 @@ def run(
     settings: Setting = None,
     folder: Annotated[Path | None, typer.Option("--out", help="The run folder (default runs/NAME).")] = None,
     data_dir: DataDir = None,
-    engine: Annotated[str, typer.Option(help="processes or serial.")] = "processes",
+    engine: Annotated[str, typer.Option(metavar="NAME", help="processes, serial, ray or ray=HOST:PORT.")] = "processes",
     jobs: Annotated[int | None, typer.Option(help="Worker processes (default: one a core).")] = None,
-    threads: Annotated[int, typer.Option(min=1, help="Threads a worker.")] = 1,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads a worker (default: resources.cpus).")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda or auto.")] = "cpu",
     stack: Annotated[str, typer.Option(help="Trials that train together: auto, on, off or how many.")] = "auto",
     checkpoint: Annotated[float, typer.Option(metavar="SECONDS", help="Between checkpoints inside a training; 0: every epoch.")] = 60.0,
@@ -91,6 +91,7 @@ def run(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would run.")] = False,
     shard: Annotated[str | None, typer.Option(metavar="I/N", help="Only part I of N of the trials, e.g. 3/20.")] = None,
     lease: Annotated[float, typer.Option(metavar="SECONDS", help="After which a run that shows no sign of life loses its trials.")] = 60.0,
+    storage: Annotated[str | None, typer.Option(metavar="URL", help="Of engine ray: where finished trials go, e.g. s3://bucket/x.")] = None,
     memory: Annotated[str, typer.Option(metavar="SIZE", help="All workers take at most: auto (by what is free), 8GB, off.")] = "auto",
     allow: Allow = None,
 ) -> None:
@@ -109,7 +110,7 @@ def run(
             finished = experiments.run(
                 source, overrides=overrides, out=folder, data_dir=data_dir, engine=engine, jobs=jobs, threads=threads, device=device,
                 stack=int(stack) if stack.isdigit() else stack, checkpoint=checkpoint, log=log or (), fresh=fresh, quiet=False,
-                shard=shard, lease=lease, memory=memory, allow=allow or (),
+                shard=shard, lease=lease, storage=storage, memory=memory, allow=allow or (),
             )  # fmt: skip
         except KeyboardInterrupt:
             print("prunescope: stopped; finished trials and checkpoints are kept, and the same command goes on from them", file=sys.stderr)

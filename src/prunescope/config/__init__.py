@@ -1,5 +1,6 @@
 """What an experiment is, as data: TOML in, validated and frozen settings out, with a hash of their values."""
 
+from prunescope.config.resources import ResourcesConfig
 from prunescope.config.search import HalvingConfig, ObjectiveConfig, Range, SearchConfig
 from prunescope.config.sections import (
     DEFAULTS,
@@ -21,7 +22,7 @@ from prunescope.config.sections import (
     TrialConfig,
     VariantConfig,
 )
-from prunescope.config.tables import essence, experiment_config, merge, override, parse_override, read_toml, validated, value_hash
+from prunescope.config.tables import essence, experiment_config, merge, once, override, parse_override, read_toml, validated, value_hash
 from prunescope.config.trust import allowing, check_allowed, names_in, own_names
 
 __all__ = [
@@ -42,6 +43,7 @@ __all__ = [
     "PruneConfig",
     "QuantizeConfig",
     "Range",
+    "ResourcesConfig",
     "SearchConfig",
     "Section",
     "TrainingConfig",
@@ -53,6 +55,7 @@ __all__ = [
     "experiment_config",
     "merge",
     "names_in",
+    "once",
     "override",
     "own_names",
     "parse_override",

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from prunescope.config.resources import ResourcesConfig
 from prunescope.config.search import SearchConfig
 from prunescope.limits import VARIABLE, limit
 from prunescope.registry import unknown
@@ -341,6 +342,7 @@ class ExperimentConfig(TrialConfig):
     seeds: int | list[int] = 5
     grid: dict[str, list[Any]] = {}
     search: SearchConfig | None = None
+    resources: ResourcesConfig = ResourcesConfig()
     variant: list[VariantConfig] = []
 
     @model_validator(mode="after")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,6 +18,7 @@ from prunescope.registry import unknown
 from prunescope.types import ConfigError
 
 S = TypeVar("S", bound=BaseModel)
+T = TypeVar("T")
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -122,6 +124,25 @@ def essence(section: BaseModel) -> dict[str, Any]:
     if isinstance(section, OpenSection):
         dumped = {k: v for k, v in dumped.items() if k in type(section).model_fields} | {"name": section.name, "options": section.options}
     return dumped
+
+
+class _Same:
+    """Something that is equal to itself alone: settings hold tables, which have no hash."""
+
+    def __init__(self, it: Any) -> None:
+        self.it = it
+
+    def __hash__(self) -> int:
+        return id(self.it)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and self.it is other.it
+
+
+def once(function: Callable[[S], T]) -> Callable[[S], T]:
+    """`function`, worked out once for each settings object: a sweep has many trials and few settings, which never change once read."""
+    kept = functools.lru_cache(maxsize=1024)(lambda same: function(same.it))
+    return functools.wraps(function)(lambda settings: kept(_Same(settings)))
 
 
 def value_hash(values: Any) -> str:

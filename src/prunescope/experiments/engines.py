@@ -191,7 +191,7 @@ def engine(name: str, *, jobs: int | None = None, threads: int = 1) -> Serial | 
         if jobs is not None and jobs < 1:
             raise ConfigError(f"jobs {jobs}: expected at least 1")
         return Processes(jobs or cores(), threads)
-    raise ConfigError(unknown("engine", name, ["serial", "processes"]))
+    raise ConfigError(unknown("engine", name, ["serial", "processes", "ray"]))
 
 
 def cores() -> int:

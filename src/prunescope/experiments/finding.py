@@ -6,7 +6,7 @@ import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 
-from prunescope.experiments.run import plan_tables
+from prunescope.experiments.planning import plan_tables
 from prunescope.experiments.search import searched
 from prunescope.experiments.sweep import Trial
 from prunescope.results.store import Run

@@ -3,84 +3,29 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import platform
-import shlex
 import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import tomli_w
 import torch
 
-from prunescope import config as configs
-from prunescope.config import ExperimentConfig
-from prunescope.experiments import checkpoints, engines, presets
+from prunescope.config import ResourcesConfig
+from prunescope.experiments import checkpoints, engines
 from prunescope.experiments.checkpoints import SECONDS
-from prunescope.experiments.deployment import check_extras
+from prunescope.experiments.cluster import address_of, joined
 from prunescope.experiments.memory import fit, limit_of, needs_of
 from prunescope.experiments.passes import carry_out
-from prunescope.experiments.sweep import Trial, trials
+from prunescope.experiments.planning import Plan, check, describe, in_shard, plan, reproduce
+from prunescope.experiments.sweep import Trial
 from prunescope.experiments.tasks import Task, dense_name, trial_name
-from prunescope.experiments.trial import build_model, load_data
 from prunescope.integrations.tracking import tracked
-from prunescope.results import schema
 from prunescope.results.claims import LEASE, Runner
 from prunescope.results.store import Run, TrialFolder, check_folder, read_json, write_beside, write_json
 from prunescope.training.arrangement import asked
-from prunescope.training.optim import build as build_optimizer
 from prunescope.types import ConfigError, StoreError
-
-OPTIONAL = ("onnx", "onnxruntime", "onnxscript", "optuna", "torchao")
-PACKAGES = ("prunescope", "torch", "numpy", "scipy", "scikit-learn", "pandas", "duckdb", "safetensors")
-
-
-@dataclass(frozen=True)
-class Plan:
-    """A resolved experiment: its config, its tables as read, and its trials.
-
-    A search brings its own: with the `command` that reproduces it and the `notes` of a `check` that was made.
-    """
-
-    experiment: ExperimentConfig
-    tables: Mapping[str, Any]
-    trials: tuple[Trial, ...]
-    command: str | None = None
-    notes: tuple[str, ...] | None = None
-    allowed: tuple[str, ...] | None = None  # code of the user's own that settings may name; None: any
-
-
-def plan(
-    source: str | Path | Mapping[str, Any] | Plan,
-    overrides: Mapping[str, Any] | Sequence[tuple[str, Any]] = (),
-    *,
-    allow: Sequence[str] = (),
-) -> Plan:
-    """The trials that a preset's name, a TOML file or tables stand for, with dotted `overrides` laid over them; a Plan as it is.
-
-    allow   functions "module:function" of one's own that a file may name, or whole modules; a mapping and overrides may name any
-    """
-    if isinstance(source, Plan):
-        return source
-    tables, name = presets.tables(source)
-    return plan_tables(tables, overrides, name=name, allow=None if isinstance(source, Mapping) else allow)
-
-
-def plan_tables(
-    tables: Mapping[str, Any], overrides: Mapping[str, Any] | Sequence[tuple[str, Any]] = (), *, name: str, allow: Sequence[str] | None
-) -> Plan:
-    """The trials of tables that came from a file called `name`; `allow` None: they are the user's own."""
-    allowed = None if allow is None else [*configs.allowing(allow), *configs.names_in(dict(overrides))]
-    tables = configs.override(tables, overrides)
-    experiment = configs.experiment_config(tables, source=name)
-    found = tuple(trials(experiment, tables, allowed))
-    return Plan(experiment, tables, found, allowed=None if allowed is None else tuple(allowed))
 
 
 def run(
@@ -91,7 +36,7 @@ def run(
     data_dir: str | Path | None = None,
     engine: str = "processes",
     jobs: int | None = None,
-    threads: int = 1,
+    threads: int | None = None,
     device: str = "cpu",
     stack: str | int = "auto",
     checkpoint: float = SECONDS,
@@ -101,6 +46,7 @@ def run(
     finish: Callable[[Run], object] | None = None,
     shard: str | None = None,
     lease: float = LEASE,
+    storage: str | None = None,
     memory: str | int = "auto",
     allow: Sequence[str] = (),
 ) -> Run:
@@ -108,7 +54,8 @@ def run(
 
     source      a preset's name, a TOML file or a mapping; overrides: {"training.epochs": 3, ...}
     out         the run folder (default runs/<name>); data_dir: where data sets lie
-    engine      "processes" (one worker a core, or `jobs`) or "serial"; `threads` a worker; device: "cpu", "cuda" or "auto"
+    engine      "processes" (one worker a core, or `jobs`), "serial", "ray" (a local cluster) or "ray=HOST:PORT" (one that is running);
+                `threads` a worker (default: the config's resources.cpus); device: "cpu", "cuda" or "auto"
     stack       trials that train together: "auto" (where it is faster and fits), "on", "off", or how many at most
     checkpoint  seconds between checkpoints inside a training: what a killed run loses at most, but for the epoch at work; 0: every epoch
     fresh       forget finished trials of this experiment first
@@ -116,6 +63,7 @@ def run(
     finish      called with the Run at the end (the command line writes the report there)
     shard       "3/20": only the third of twenty parts of the trials, by their hashes; parts merge by copying their folders together
     lease       seconds after which a run on another machine that shows no sign of life loses the trials that it was at
+    storage     of engine "ray": a URL (s3://bucket/x, file:///...) by which finished trials travel; those that lie there are not done again
     memory      what all workers together may take: "auto" (nine tenths of what is free), "8GB" or "off"; if little, fewer train at once
     allow       functions "module:function" of one's own, or modules, that a TOML file may name; a mapping and overrides may name any
 
@@ -125,23 +73,23 @@ def run(
     """
     asked(stack, 1)
     limit = limit_of(memory)
-    _numbers(checkpoint, lease)
     planned = plan(source, overrides, allow=allow)
-    if planned.experiment.search is not None and planned.notes is None:
-        raise ConfigError("this config has a section [search]: `prunescope search` carries it out, and `-s search=null` runs it without")
+    _refused(planned, checkpoint, lease)
     own = in_shard(planned.trials, shard)
     folder = Path(out) if out is not None else Path("runs") / planned.experiment.name
     directory = Path(data_dir) if data_dir is not None else None
-    tasks = [Task(t, folder, directory, _device(device), checkpoint) for t in own]
+    resources = planned.experiment.resources
+    where = _device(device, gpus=resources.gpus if engine.partition("=")[0] == "ray" else None)
+    tasks = [Task(t, folder, directory, where, checkpoint) for t in own]
     tracking = tracked([log] if isinstance(log, str) else log, folder)
     notes = [*(check(planned, directory) if planned.notes is None else planned.notes), *check_folder(folder)]
     if fresh:
         _forget(folder, planned)
-    working = engines.engine(engine, jobs=jobs, threads=threads)
-    stack = within(own, folder, directory, working, limit, stack, quiet=quiet)
     about = describe(planned, notes, planned.command or reproduce(source, overrides, folder, planned))
-    with _clocked(folder, about, 0.0 if fresh else _spent(folder)), tracking:
-        write_beside(folder / "experiment.toml", lambda p: p.write_text(toml_text(planned), encoding="utf-8"))
+    place = None if storage is None else f"{storage.rstrip('/')}/{planned.experiment.name}"
+    chosen = opened(engine, jobs=jobs, threads=threads, resources=resources, storage=place, tasks=[] if fresh else tasks)
+    with _clocked(folder, about, 0.0 if fresh else _spent(folder)), tracking, chosen as working:
+        stack = within(own, folder, directory, working, limit, stack, quiet=quiet)
         carry_out(tasks, working, stack=stack, quiet=quiet, lease=lease)
     finished = Run(folder)
     if finish is not None:
@@ -149,7 +97,9 @@ def run(
     return finished
 
 
-def _numbers(checkpoint: float, lease: float) -> None:
+def _refused(planned: Plan, checkpoint: float, lease: float) -> None:
+    if planned.experiment.search is not None and planned.notes is None:
+        raise ConfigError("this config has a section [search]: `prunescope search` carries it out, and `-s search=null` runs it without")
     if not checkpoint >= 0:
         raise ConfigError(f"checkpoint {checkpoint!r}: expected the seconds between checkpoints, 0 for every epoch, inf for none")
     if not lease > 0:
@@ -158,43 +108,12 @@ def _numbers(checkpoint: float, lease: float) -> None:
 
 @contextlib.contextmanager
 def _clocked(folder: Path, about: Mapping[str, Any], spent: float) -> Iterator[None]:
-    """experiment.json before the work, and after it with the seconds that all of it took."""
+    """experiment.toml and experiment.json before the work, and the latter after it with the seconds that all of it took."""
+    write_beside(folder / "experiment.toml", lambda p: p.write_text(about["toml"], encoding="utf-8"))
     write_json(folder / "experiment.json", {**about, "wall_seconds": spent})
     began = time.perf_counter()
     yield
     write_json(folder / "experiment.json", {**about, "wall_seconds": round(spent + time.perf_counter() - began, 1)})
-
-
-def check(planned: Plan, data_dir: Path | None) -> list[str]:
-    """Load each data set and build each network and optimiser once, so that mistakes show before the sweep; returns the data's notes."""
-    notes: dict[str, None] = {}
-    seen = set()
-    for trial in planned.trials:
-        check_extras(trial.config)
-        key = configs.value_hash({s: getattr(trial.config, s).model_dump(mode="json") for s in ("data", "model", "training")})
-        if key in seen:
-            continue
-        seen.add(key)
-        data = load_data(trial.config.data, trial.seed, data_dir)
-        build_optimizer(build_model(trial, data), trial.config.training)
-        notes |= dict.fromkeys(data.notes)
-    return list(notes)
-
-
-def in_shard(trials: Sequence[Trial], shard: str | None) -> list[Trial]:
-    """The trials of part i of n, for `shard` "i/n"; all of them for None. Parts go by hashes: a trial is in one of them.
-
-    >>> in_shard([], "3/2")
-    Traceback (most recent call last):
-        ...
-    prunescope.types.ConfigError: shard '3/2': expected i/n with i from 1 to n, e.g. 3/20 for the third of twenty parts
-    """
-    if shard is None:
-        return list(trials)
-    part, _, parts = shard.partition("/")
-    if not (part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
-        raise ConfigError(f"shard {shard!r}: expected i/n with i from 1 to n, e.g. 3/20 for the third of twenty parts")
-    return [t for t in trials if int(t.hash, 16) % int(parts) == int(part) - 1]
 
 
 def within(
@@ -219,60 +138,6 @@ def _spent(folder: Path) -> float:
     return 0.0
 
 
-def reproduce(source: Any, overrides: Any, folder: Path, planned: Plan, *, verb: str = "run") -> str:
-    """The command that runs the same experiment again, wherever the data lie; it allows by name the functions that the file names."""
-    what = str(folder / "experiment.toml") if isinstance(source, Mapping) else str(source)
-    changes = {} if isinstance(source, Mapping) else dict(overrides)
-    settings = {id(t.config): t.config for t in planned.trials}.values()  # the trials of a variant share theirs
-    named = dict.fromkeys(name for config in settings for name in configs.own_names(config.model_dump()).values())
-    named |= dict.fromkeys(configs.names_in(planned.tables.get("search", {})))
-    allowed = [name for name in named if name not in configs.names_in(changes)]
-    words = [w for k, v in changes.items() for w in ("-s", f"{k}={json.dumps(v, ensure_ascii=False)}")]
-    return shlex.join(["prunescope", verb, what, *words, *(w for name in allowed for w in ("--allow", name))])
-
-
-def toml_text(planned: Plan) -> str:
-    """The experiment's config as TOML that can be run; keys set to null are left out."""
-    return tomli_w.dumps(_without_none(dict(planned.tables)))
-
-
-def _without_none(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {k: _without_none(v) for k, v in value.items() if v is not None}
-    return [_without_none(v) for v in value] if isinstance(value, list) else value
-
-
-def describe(planned: Plan, data_notes: Sequence[str], command: str) -> dict[str, Any]:
-    """What experiment.json holds: the experiment in full, where it ran and with what, and its planned trials."""
-    experiment = planned.experiment
-    return {
-        "schema": schema.VERSION,
-        "name": experiment.name,
-        "title": experiment.title or experiment.name,
-        "question": experiment.question,
-        "notes": experiment.notes,
-        "faults": experiment.faults,
-        "baseline": experiment.baseline,
-        "config": experiment.model_dump(mode="json"),
-        "toml": toml_text(planned),
-        "command": command,
-        "data_notes": list(data_notes),
-        "versions": versions(),
-        "machine": f"{platform.machine()}, {engines.cores()} cores, Python {platform.python_version()}",
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "trials": [{"hash": t.hash, **{c: getattr(t, c) for c in ("group", "variant", "sparsity", "seed")}} for t in planned.trials],
-    }
-
-
-def versions() -> dict[str, str]:
-    """Versions of every package that has a part in the results; optional ones where they are installed."""
-    found = {name: metadata.version(name) for name in PACKAGES}
-    for name in OPTIONAL:
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            found[name] = metadata.version(name)
-    return found
-
-
 def _forget(folder: Path, planned: Plan) -> None:
     if not (folder / "experiment.json").exists():
         return
@@ -286,7 +151,30 @@ def _forget(folder: Path, planned: Plan) -> None:
             shutil.rmtree(folder / "dense" / trial.dense_hash, ignore_errors=True)
 
 
-def _device(name: str) -> str:
+@contextlib.contextmanager
+def opened(
+    name: str, *, jobs: int | None, threads: int | None, resources: ResourcesConfig, storage: str | None, tasks: Sequence[Task]
+) -> Iterator[engines.Engine]:
+    """The engine called `name`, for the while; with a storage, what it has of `tasks` is brought first."""
+    threads = threads or resources.cpus
+    if name.partition("=")[0] == "ray":
+        with joined(address_of(name), threads=threads, resources=resources, jobs=jobs, storage=storage) as cluster:
+            cluster.fetch(tasks)
+            yield cluster
+        return
+    if storage is not None:
+        raise ConfigError(f"--storage {storage}: goes with --engine ray; engine {name} writes into the run folder (--out)")
+    fitting = max(1, engines.cores() // resources.cpus)
+    yield engines.engine(name, jobs=fitting if jobs is None and name == "processes" else jobs, threads=threads)
+
+
+def _device(name: str, *, gpus: float | None = None) -> str:
+    """The device of every trial; `gpus` that a worker on a cluster has (None: trials stay on this machine, whose torch is asked)."""
+    if gpus is not None:
+        if name.startswith("cuda") and not gpus:
+            raise ConfigError(f"device {name!r} on a cluster: say how many GPUs a worker holds, e.g. -s resources.gpus=1")
+        if name == "auto" or name == "cpu" or name.startswith("cuda"):
+            return name if name != "auto" else "cuda" if gpus else "cpu"
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cpu" or (name.startswith("cuda") and torch.cuda.is_available()):

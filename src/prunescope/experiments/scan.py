@@ -12,7 +12,7 @@ import torch
 
 from prunescope import rng
 from prunescope.experiments.execution import Execution
-from prunescope.experiments.run import plan
+from prunescope.experiments.planning import plan
 from prunescope.experiments.sweep import Trial
 from prunescope.experiments.together import together
 from prunescope.measures.quality import loss_function

@@ -21,7 +21,7 @@ from prunescope.config import ObjectiveConfig
 from prunescope.experiments import checkpoints
 from prunescope.experiments.candidates import Candidate, Space, candidate_trials, check_space
 from prunescope.experiments.execution import load_data
-from prunescope.experiments.run import Plan, check, plan, reproduce
+from prunescope.experiments.planning import Plan, check, plan, reproduce
 from prunescope.experiments.run import run as carry_out
 from prunescope.experiments.sweep import Trial
 from prunescope.results import stats

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -22,6 +23,7 @@ from prunescope.config import (
     check_allowed,
     essence,
     merge,
+    once,
     override,
     validated,
     value_hash,
@@ -48,12 +50,12 @@ class Trial:
         """What the results depend on, in full: every setting, the options of the named data and model among them."""
         return {**self._names, **{name: _in_full(getattr(self.config, name)) for name in SECTIONS}}
 
-    @property
+    @functools.cached_property
     def hash(self) -> str:
         """The trial's name in the run folder: a hash of its values without those left at their defaults."""
         return value_hash({"defaults": DEFAULTS, **self._names, **self._essence(SECTIONS)})
 
-    @property
+    @functools.cached_property
     def dense_hash(self) -> str | None:
         """A hash of what training before pruning depends on; None for trials that are pruned by then, which share nothing."""
         prune = self.config.prune
@@ -62,7 +64,7 @@ class Trial:
         early = {"early": prune.rewind} if prune.when == "rewind" and prune.rewind not in (0, "rate") else {}  # weights kept from epoch k
         return value_hash({"defaults": DEFAULTS, "seed": self.seed, **early, **self._essence(("data", "model", "training", "measure"))})
 
-    @property
+    @functools.cached_property
     def rounds_hash(self) -> str:
         """A hash of what the rounds of "rewind" depend on beside the dense training: all levels and kinds of tickets share them."""
         kept = {k: v for k, v in essence(self.config.prune).items() if k not in ("tickets", "rounds", "rate", "schedule")}
@@ -73,8 +75,8 @@ class Trial:
         return {"variant": self.variant, "group": self.group, "sparsity": self.sparsity, "seed": self.seed}
 
     def _essence(self, names: Sequence[str]) -> dict[str, Any]:
-        found = {name: essence(getattr(self.config, name)) for name in names}
-        return {name: values for name, values in found.items() if values or name not in LATER_SECTIONS}
+        found = _essences(self.config)
+        return {name: found[name] for name in names if found[name] or name not in LATER_SECTIONS}
 
     @property
     def label(self) -> str:
@@ -98,6 +100,11 @@ class Trial:
             "sparsity": float("nan") if self.sparsity is None else self.sparsity,
             "seed": self.seed,
         }
+
+
+@once
+def _essences(config: TrialConfig) -> dict[str, dict[str, Any]]:
+    return {name: essence(getattr(config, name)) for name in SECTIONS}
 
 
 def _in_full(section: BaseModel) -> dict[str, Any]:

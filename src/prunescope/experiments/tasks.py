@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prunescope.config import TrialConfig
+from prunescope.config import TrialConfig, once
 from prunescope.discretion import discreet
 from prunescope.experiments import engines
 from prunescope.experiments.broadcast import Broadcast
@@ -48,22 +48,30 @@ class Task:
     @property
     def kind(self) -> str:
         """What trials have in common that can train together: all but how they are pruned, whether masks hold, and their seed."""
-        config = self.trial.config
-        tuning = [config.finetune.model_dump(mode="json", exclude={"hold_masks"}), config.quantize.aware and config.quantize.model_dump()]
-        rounds = config.prune.rounds if config.prune.when in ("iterative", "rewind") else 0
-        return json.dumps([self.dense_kind, tuning, config.prune.when, rounds, config.prune.rate, config.prune.rewind], sort_keys=True)
+        return _kind(self.trial.config)
 
     @property
     def dense_kind(self) -> str:
         """What dense trainings have in common that can go together."""
-        config = self.trial.config
-        return json.dumps({s: getattr(config, s).model_dump(mode="json") for s in ("data", "model", "training", "measure")}, sort_keys=True)
+        return _dense_kind(self.trial.config)
 
     @property
     def trains(self) -> bool:
         """Whether the trial itself trains, beyond the dense training that it may share."""
         when = self.trial.config.prune.when
         return when in ("init", "during", "dynamic", "rewind") or (when != "never" and self.trial.config.finetune.epochs > 0)
+
+
+@once
+def _kind(config: TrialConfig) -> str:
+    tuning = [config.finetune.model_dump(mode="json", exclude={"hold_masks"}), config.quantize.aware and config.quantize.model_dump()]
+    rounds = config.prune.rounds if config.prune.when in ("iterative", "rewind") else 0
+    return json.dumps([_dense_kind(config), tuning, config.prune.when, rounds, config.prune.rate, config.prune.rewind], sort_keys=True)
+
+
+@once
+def _dense_kind(config: TrialConfig) -> str:
+    return json.dumps({s: getattr(config, s).model_dump(mode="json") for s in ("data", "model", "training", "measure")}, sort_keys=True)
 
 
 @dataclass(frozen=True)
