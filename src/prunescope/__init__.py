@@ -28,7 +28,7 @@ _HOMES = {
     "bench": "prunescope.measures",
     "quantize": "prunescope.quantization",
     "run": "prunescope.experiments.run",
-    "plan": "prunescope.experiments.run",
+    "plan": "prunescope.experiments.planning",
     "search": "prunescope.experiments.search",
     "load": "prunescope.results",
     "compare": "prunescope.report.comparison",
