@@ -99,14 +99,12 @@ def run(
     limit = limit_of(memory)
     if not checkpoint >= 0:
         raise ConfigError(f"checkpoint {checkpoint!r}: expected the seconds between checkpoints, 0 for every epoch, inf for none")
-    planned = plan(source, overrides)
-    if planned.experiment.search is not None and planned.notes is None:
-        raise ConfigError("this config has a section [search]: `prunescope search` carries it out, and `-s search=null` runs it without")
+    planned = _no_search(plan(source, overrides))
     folder = Path(out) if out is not None else Path("runs") / planned.experiment.name
     directory = Path(data_dir) if data_dir is not None else None
     where = _device(device)
     tracking = tracked([log] if isinstance(log, str) else log, folder)
-    notes = list(planned.notes) if planned.notes is not None else check(planned, directory)
+    notes = check(planned, directory) if planned.notes is None else planned.notes
     if fresh:
         _forget(folder, planned)
     working = engines.engine(engine, jobs=jobs, threads=threads)
@@ -140,6 +138,13 @@ def check(planned: Plan, data_dir: Path | None) -> list[str]:
         build_optimizer(build_model(trial, data), trial.config.training)
         notes |= dict.fromkeys(data.notes)
     return list(notes)
+
+
+def _no_search(planned: Plan) -> Plan:
+    """The plan, unless it is one of a search that has not thought of its candidates."""
+    if planned.experiment.search is not None and planned.notes is None:
+        raise ConfigError("this config has a section [search]: `prunescope search` carries it out, and `-s search=null` runs it without")
+    return planned
 
 
 def within(
