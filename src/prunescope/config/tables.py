@@ -19,6 +19,7 @@ from prunescope.types import ConfigError
 
 S = TypeVar("S", bound=BaseModel)
 T = TypeVar("T")
+MOST, LONGEST = 20, 800  # faults that are told at once, and characters of each: a config from elsewhere may have any number of any length
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -89,6 +90,8 @@ def validated(kind: type[S], tables: Mapping[str, Any], *, source: str) -> S:
         return kind.model_validate(dict(tables))
     except ValidationError as error:
         faults = [_sentence(kind, e) for e in error.errors(include_url=False)]
+        more = [f"and {len(faults) - MOST} more"] if len(faults) > MOST else []
+        faults = [f if len(f) <= LONGEST else f"{f[:LONGEST]} ..." for f in faults[:MOST]] + more
         raise ConfigError("\n".join(f"{source}: {fault}" for fault in faults)) from error
 
 

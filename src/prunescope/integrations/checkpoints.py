@@ -59,6 +59,8 @@ class Shards:
         found: dict[str, Tensor] = {}
         for file in dict.fromkeys(self.files[n] for n in names.values()):
             with self._open(file) as opened:
+                if lacking := [n for n in names.values() if self.files[n] == file and n not in opened.keys()]:  # noqa: SIM118
+                    raise DataError(f"{self.folder / file}: lacks the tensor {lacking[0]!r} that {INDEX} says it holds")
                 found |= {key: opened.get_tensor(n) for key, n in names.items() if self.files[n] == file}
         return found
 
