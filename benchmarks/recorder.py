@@ -19,7 +19,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
 
-from prunescope.experiments.run import plan
+from prunescope.experiments.planning import plan
 from prunescope.experiments.together import together
 from prunescope.experiments.trial import Execution
 

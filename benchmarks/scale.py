@@ -34,7 +34,7 @@ os.environ.setdefault("RAY_worker_niceness", "0")  # by itself Ray's workers sta
 from prunescope.config import ResourcesConfig
 from prunescope.experiments import engines
 from prunescope.experiments.cluster import joined
-from prunescope.experiments.run import describe, plan
+from prunescope.experiments.planning import describe, plan
 from prunescope.experiments.tasks import Batch, Task, batches, trial_batch, trial_done
 from prunescope.results.claims import Runner
 from prunescope.results.store import TrialFolder, read_records, write_json

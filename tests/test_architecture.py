@@ -8,7 +8,7 @@ import pytest
 
 SOURCE = Path(__file__).parent.parent / "src" / "prunescope"
 LAYERS = {
-    0: ("types", "registry", "rng", "config", "extras", "crossing"),
+    0: ("types", "registry", "rng", "config", "limits", "discretion", "extras", "crossing"),
     1: ("data", "models", "information"),
     2: ("pruning", "measures", "quantization"),
     3: ("training", "results", "export"),
@@ -16,7 +16,7 @@ LAYERS = {
     5: ("cli", "catalogue", "live"),
 }
 LAYER = {name: number for number, names in LAYERS.items() for name in names}
-READ_BY_REPORT = ("results", "types", "registry", "rng", "config", "crossing")
+READ_BY_REPORT = ("results", "types", "registry", "rng", "config", "limits", "crossing")
 FILES = sorted(SOURCE.rglob("*.py"))
 TESTS = sorted(Path(__file__).parent.rglob("*.py"))
 

@@ -13,8 +13,12 @@ from pydantic import BaseModel
 from registered import literal
 from sphinx.util.docutils import SphinxDirective
 
+from prunescope.config.search import HalvingConfig, ObjectiveConfig, Range, SearchConfig
 from prunescope.config.sections import SECTIONS, DataConfig, ExperimentConfig, VariantConfig
 from prunescope.data import load
+
+SEARCH = {"search": SearchConfig, "search.objective": ObjectiveConfig, "search.halving": HalvingConfig, "search.space.KEY": Range}
+LATER = {"search": ("search.objective", "search.halving")}  # tables of their own
 
 
 def described(section: Any) -> tuple[str, dict[str, str]]:
@@ -73,10 +77,12 @@ class Settings(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         """A section for the top of the file, for each table and for variants."""
         lines = ["## The experiment", "", literal(described(ExperimentConfig)[0]), ""]
-        lines += table(ExperimentConfig, "", (*SECTIONS, "variant"))
+        lines += table(ExperimentConfig, "", (*SECTIONS, "search", "variant"))
         for name in SECTIONS:
             section = ExperimentConfig.model_fields[name].annotation
             lines += [f"## \\[{name}\\]", "", literal(described(section)[0]), "", *table(section, f"{name}.")]
+        for path, section in SEARCH.items():
+            lines += [f"## \\[{path}\\]", "", literal(described(section)[0]), "", *table(section, f"{path}.", LATER.get(path, ()))]
         lines += ["## \\[\\[variant\\]\\]", "", literal(described(VariantConfig)[0]), "", *table(VariantConfig, "variant.")]
         return self.parse_text_to_nodes("\n".join(lines), allow_section_headings=True)
 

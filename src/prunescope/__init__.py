@@ -29,6 +29,7 @@ _HOMES = {
     "quantize": "prunescope.quantization",
     "run": "prunescope.experiments.run",
     "plan": "prunescope.experiments.run",
+    "search": "prunescope.experiments.search",
     "load": "prunescope.results",
     "compare": "prunescope.report.comparison",
     "Comparison": "prunescope.report.comparison",
@@ -41,7 +42,9 @@ _HOMES = {
 }
 
 if TYPE_CHECKING:
-    from prunescope.experiments.run import plan, run
+    from prunescope.experiments.planning import plan
+    from prunescope.experiments.run import run
+    from prunescope.experiments.search import search
     from prunescope.export import export_model
     from prunescope.information import entropy, mutual_information
     from prunescope.integrations.torchprune import from_torch_prune, to_torch_prune
@@ -84,6 +87,7 @@ __all__ = [
     "quantize",
     "run",
     "save_compact",
+    "search",
     "to_torch_prune",
 ]
 

@@ -102,6 +102,18 @@ class Registry:
         An entry with the trait `spelling` (a regular expression) also answers to names that it fits, and then has what they state as the
         trait `stated`: "2:4" is "n:m" with n = 2 and m = 4.
         """
+        if (known := self._known(name)) is not None:
+            return known
+        if ":" in name:
+            return Entry(self.kind, name, load_function(name), traits={"own": True})
+        raise ConfigError(unknown(self.kind, name, self.names(), own=True))
+
+    def imports(self, name: str) -> bool:
+        """Whether `get(name)` would import a module of somebody's own."""
+        return ":" in name and self._known(name) is None
+
+    def _known(self, name: str) -> Entry | None:
+        """The registered entry that `name` stands for."""
         if name in self._entries:
             return self._entries[name]
         for entry in self:
@@ -111,9 +123,7 @@ class Registry:
         for entry in self._entries.values():  # "timm:NAME": one entry for all names that another package knows
             if (prefix := entry.traits.get("prefix")) and name.startswith(prefix):
                 return replace(entry, name=name, traits={**entry.traits, "reference": name.removeprefix(prefix)})
-        if ":" in name:
-            return Entry(self.kind, name, load_function(name), traits={"own": True})
-        raise ConfigError(unknown(self.kind, name, self.names(), own=True))
+        return None
 
 
 def unknown(kind: str, name: str, known: list[str], *, own: bool = False) -> str:
@@ -138,8 +148,14 @@ def check_types(label: str, function: Callable[..., Any], options: Mapping[str, 
 
 
 def load_function(path: str) -> Callable[..., Any]:
-    """The object that "module:function" names; the working directory is searched first, as `python -m` does."""
+    """The object that "module:function" names; the working directory is searched first, as `python -m` does.
+
+    Whoever got the name from a file asks `prunescope.config.trust` first: nothing is asked here. The function has to be reached through the
+    module itself, not through another one that it imports: "mine:os.system" would be code of `os`.
+    """
     module_name, _, attribute = path.partition(":")
+    if not all(part.isidentifier() for part in [*module_name.split("."), *attribute.split(".")]):
+        raise ConfigError(f"{path!r}: expected module:function, both names as Python writes them, e.g. mycode:network")
     here = str(Path.cwd())
     added = here not in sys.path
     if added:
@@ -159,6 +175,8 @@ def load_function(path: str) -> Callable[..., Any]:
         except AttributeError as error:
             names = [n for n in vars(found) if not n.startswith("_")] if hasattr(found, "__dict__") else []
             raise ConfigError(unknown(f"function in {module_name!r}", part, names)) from error
+        if inspect.ismodule(found):
+            raise ConfigError(f"{path!r}: {part} is a module that {module_name} imports: name it directly, as {found.__name__}:function")
     if not callable(found):
         raise ConfigError(f"{path!r} is a {type(found).__name__}: expected a function or class")
     return found  # type: ignore[no-any-return]

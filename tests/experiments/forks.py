@@ -1,15 +1,18 @@
 """Runs for the tests of faults, in children of one process: a fork takes milliseconds where a fresh interpreter takes seconds.
 
-    python forks.py kills FOLDER COUNT      one run after another, each killed (SIGKILL) at a random moment, until COUNT were
-    python forks.py torn FOLDER COUNT       the same where a rename is a copy that a kill cuts short
-    python forks.py pair FOLDER             two runs at once in one folder
-    python forks.py widow FOLDER            two runs at once, one of which is killed in the middle
-    python forks.py shards FOLDER           three shards with folders of their own
+    python forks.py FOLDER COUNT
 
-Each prints JSON. The parent touches neither torch's threads nor the database, so that its children start clean.
+    kills     one run after another, each killed (SIGKILL) at a random moment, until COUNT were
+    torn      the same, a quarter as often, where a rename is a copy that a kill cuts short
+    pair      two runs at once in one folder
+    widow     two runs at once, one of which is killed in the middle
+    shards    three shards with folders of their own
+
+Prints what came of each as JSON. The parent touches neither torch's threads nor the database, so that its children start clean.
 """
 
 import contextlib
+import functools
 import json
 import os
 import random
@@ -26,6 +29,7 @@ import torch.optim
 
 from prunescope.experiments import passes, run
 from prunescope.results.store import TrialFolder, load
+from prunescope.types import StoreError
 
 SMALL = {
     "name": "small",
@@ -81,7 +85,10 @@ def standing(folder: Path) -> dict:
     """What can be read of a run: its finished trials and when they were stored; problems are what a reader would be told."""
     if not (folder / "experiment.json").exists():
         return {"finished": {}, "problems": []}
-    found = load(folder)
+    try:
+        found = load(folder)
+    except StoreError as error:
+        return {"finished": {}, "problems": [str(error)]}
     done = found.trials.loc[found.trials["status"] == "finished", "hash"]
     places = {h: TrialFolder(folder / "trials" / h) for h in done}
     whole = {h: p.status_file.stat().st_mtime_ns for h, p in places.items() if p.finished()}
@@ -112,13 +119,13 @@ def killed(folder: Path, count: int, torn: bool) -> dict:
     before: dict = {}
     while kills < count:
         pid = child(work)
-        time.sleep(draw.uniform(0.02, 0.8))
+        time.sleep(draw.uniform(0.02, 0.5))
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
         code = ended(pid)
         assert code in (0, -signal.SIGKILL), code
         kills += code != 0
-        now = told(lambda: standing(folder / str(number)))
+        now = told(functools.partial(standing, folder / str(number)))
         redone += sum(now["finished"].get(h) != t for h, t in before.items())
         problems += now["problems"]
         before = now["finished"]
@@ -156,19 +163,27 @@ def pair(folder: Path, kill: bool) -> dict:
     return {"codes": codes, "trials": [log.read_text().split() if log.exists() else [] for log in logs]}
 
 
-def main() -> dict:
-    what, folder = sys.argv[1], Path(sys.argv[2])
-    folder.mkdir(parents=True, exist_ok=True)
-    if what in ("kills", "torn"):
-        return killed(folder, int(sys.argv[3]), what == "torn")
-    if what == "shards":
-        pids = [child(lambda i=i: logged(folder / str(i), folder / f"log {i}", shard=f"{i}/3")) for i in (1, 2, 3)]
-        return {"codes": [ended(p) for p in pids], "trials": [(folder / f"log {i}").read_text().split() for i in (1, 2, 3)]}
-    return pair(folder, what == "widow")
+def shards(folder: Path) -> dict:
+    """Three runs, each of a third of the trials, in folders of their own."""
+    pids = [child(lambda i=i: logged(folder / str(i), folder / f"log {i}", shard=f"{i}/3")) for i in (1, 2, 3)]
+    return {"codes": [ended(p) for p in pids], "trials": [(folder / f"log {i}").read_text().split() for i in (1, 2, 3)]}
+
+
+def main(folder: Path, count: int) -> dict:
+    places = {name: folder / name for name in ("kills", "torn", "pair", "widow", "shards")}
+    for place in places.values():
+        place.mkdir(parents=True)
+    return {
+        "kills": killed(places["kills"], count, torn=False),
+        "torn": killed(places["torn"], count // 4, torn=True),
+        "pair": pair(places["pair"], kill=False),
+        "widow": pair(places["widow"], kill=True),
+        "shards": shards(places["shards"]),
+    }
 
 
 if __name__ == "__main__":  # pytest's doctests import this file too
     sklearn.datasets.load_digits()
     torch.set_num_threads(1)
     torch.optim.Adam([torch.zeros(1, requires_grad=True)])
-    print(json.dumps(main()))
+    print(json.dumps(main(Path(sys.argv[1]), int(sys.argv[2]))))

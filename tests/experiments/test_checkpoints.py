@@ -14,7 +14,7 @@ import torch
 import prunescope as ps
 from prunescope.experiments import checkpoints, together
 from prunescope.experiments.checkpoints import FOLDER, Checkpoints, companies, read
-from prunescope.experiments.run import plan
+from prunescope.experiments.planning import plan
 from prunescope.experiments.tasks import Task, batches, trial_name
 from prunescope.experiments.trial import Execution
 from prunescope.results.schema import COLUMNS, Record

@@ -17,7 +17,7 @@ import pytest
 import prunescope as ps
 from prunescope.config import ResourcesConfig
 from prunescope.experiments import cluster, transport
-from prunescope.experiments.run import plan
+from prunescope.experiments.planning import plan
 from prunescope.experiments.storage import Storage, unpacked
 from prunescope.experiments.tasks import Batch, Task, dense_batch, trial_batch
 from prunescope.experiments.transport import Errand, carried

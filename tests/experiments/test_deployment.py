@@ -14,7 +14,7 @@ import torch
 import prunescope as ps
 from commands import prunescope
 from prunescope.experiments.execution import Execution
-from prunescope.experiments.run import plan
+from prunescope.experiments.planning import plan
 from prunescope.experiments.saved import open_saved
 from prunescope.experiments.tasks import Task, batches
 from prunescope.experiments.together import carry_out

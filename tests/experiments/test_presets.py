@@ -8,7 +8,7 @@ import pytest
 import prunescope as ps
 from prunescope.data import available
 from prunescope.experiments import presets
-from prunescope.experiments.run import plan
+from prunescope.experiments.planning import plan
 from prunescope.report.pareto import pareto
 
 OURS = ["lenet", "lenet-criteria", "rnn", "transformer", "fashion-cnn", "criteria", "information-guided", "compress"]

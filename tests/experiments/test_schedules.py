@@ -10,7 +10,7 @@ import torch
 import prunescope as ps
 from prunescope.experiments import tasks
 from prunescope.experiments.execution import Execution
-from prunescope.experiments.run import plan
+from prunescope.experiments.planning import plan
 from prunescope.experiments.tickets import random_masks, remaining
 from prunescope.experiments.trial import trial_steps
 from prunescope.report import html

@@ -5,7 +5,7 @@ import pytest
 
 import prunescope as ps
 from prunescope.experiments import tasks
-from prunescope.experiments.run import plan
+from prunescope.experiments.planning import plan
 from prunescope.experiments.tasks import Task, batches
 from prunescope.results.schema import COLUMNS
 from prunescope.training import rows

@@ -1,7 +1,7 @@
 """The server answers this machine alone and has nothing but its page and the progress; the commands that start it."""
 
-import http.client
 import dataclasses
+import http.client
 import json
 import signal
 import socket

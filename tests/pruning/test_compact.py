@@ -103,6 +103,36 @@ def test_a_norm_goes_on_counting_what_was_removed(norm):
     assert report.removed == report.removable > 0
 
 
+class Placed(nn.Module):
+    """Adds other numbers at each of five positions (or at as many as there are) before a norm over channels."""
+
+    def __init__(self, norm: nn.Module, positions: int) -> None:
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(3, 6), norm, nn.Linear(6, 2)
+        self.where, self.positions = nn.Parameter(torch.randn(64, 1)), positions
+
+    def forward(self, x):
+        count = self.positions or x.shape[1]
+        return self.c(torch.tanh(self.b(self.a(x) + self.where[:count])))
+
+
+@pytest.mark.parametrize("norm", [nn.LayerNorm(6), nn.RMSNorm(6)])
+@pytest.mark.parametrize("positions", [5, 0])
+def test_what_differs_between_positions_goes_where_their_number_is_fixed(tmp_path, norm, positions):
+    torch.manual_seed(0)
+    net = randomised(Placed(norm, positions)).double()
+    gone = torch.tensor([1, 4])
+    masks = dict(rows(net, a__weight=gone.tolist(), a__bias=gone.tolist(), b__weight=gone.tolist()))
+    masks["c.weight"] = torch.ones(2, 6, dtype=torch.bool).index_fill(1, gone, False)
+    small, report = ps.compact(net, masks, torch.randn(2, 5, 3).double())
+    assert tuple(small.a.weight.shape) == ((4, 3) if positions else (6, 3)), "other sizes have other positions"
+    assert report.removed == (report.removable if positions else 0)
+    assert error(net, masks, small, torch.randn(7, 5, 3).double()) < 1e-12
+    ps.save_compact(small, tmp_path / "small.safetensors")
+    again = ps.load_compact(net, tmp_path / "small.safetensors")
+    assert error(net, masks, again, torch.randn(1, 5, 3).double()) < 1e-12
+
+
 def test_group_norm_with_unequal_groups():
     net = named(nn.Conv2d(2, 6, 3), nn.GroupNorm(2, 6), nn.SiLU(), nn.Conv2d(6, 2, 1))
     keep = torch.ones(2, 6, 1, 1, dtype=torch.bool).index_fill(1, torch.tensor([0, 1, 4]), False)
@@ -205,7 +235,7 @@ def test_what_the_classes_cannot_hold_becomes_a_graph_of_any_batch(tmp_path):
     assert dict(small.named_parameters()).keys() <= dict(net.named_parameters()).keys()
     for batch, length in ((1, 6), (7, 6), (3, 9)):
         assert error(net, masks, small, torch.randn(batch, length, 5)) < 1e-5
-    again = ps.load_compact(None, ps.save_compact(small, tmp_path / "small.pt2", x))
+    again = ps.load_compact(None, ps.save_compact(small, tmp_path / "small.pt2", x), trust=True)
     y = torch.randn(7, 6, 5)
     assert torch.allclose(again(y), small(y), rtol=0, atol=1e-6)
     with pytest.raises(StoreError, match="ends in"):

@@ -20,9 +20,8 @@ TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-10}  # of the largest output
 LEAST = 0.95  # of what the masks make removable; with channels masked as a whole, for the other extents promise no less to remove
 LONG = ("hf_t5",)  # many seconds: in the full run alone
 MASKED_BY_HALF = "exact, but what makes a unit is masked and not what is left of it in packed projections, embeddings or cells: less goes"
+SINGLE = ("hf_llama",)  # whose norms compute in single precision whatever they are given: the masked network is no closer to itself
 KNOWN: dict[tuple[str, str], str] = {  # (network, extent) -> why it is not exact to the bound, or removes less: these must fail
-    ("mixer", "whole"): "what the stream's dead channels hold differs from place to place in front of a norm: they stay",
-    ("hf_llama", "weights"): "its norms compute in single precision whatever they are given: 1e-7, not 1e-10",
     **{(name, "units"): MASKED_BY_HALF for name in ("encoderdecoder", "pooledattention")},
     **{(name, extent): MASKED_BY_HALF for name in ("cells", "textbag", "translator") for extent in ("units", "weights")},
     ("einsumattention", "weights"): MASKED_BY_HALF,
@@ -80,6 +79,7 @@ def test_compacted_networks_compute_what_the_masked_ones_do(name, fraction, crit
     small, report = ps.compact(model, masks, example_inputs=inputs)
     assert all(torch.equal(t, model.state_dict()[n]) for n, t in before.items()), "the user's model stays as it is"
     errors = [difference(small, expected, size) for size in sizes]
-    assert max(errors) <= TOLERANCE[dtype], f"relative errors {errors} at batch 1, 7 and the second size; {report}"
+    tolerance = TOLERANCE[torch.float32 if name in SINGLE else dtype]
+    assert max(errors) <= tolerance, f"relative errors {errors} at batch 1, 7 and the second size; {report}"
     count, left = (sum(p.numel() for p in m.parameters()) for m in (model, small))
     assert count - left >= LEAST * bound, f"{count - left} of {bound} removable parameters went; {report}"

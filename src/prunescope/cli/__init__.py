@@ -19,8 +19,11 @@ from prunescope.cli.compacting import compact
 from prunescope.cli.information import mi
 from prunescope.cli.live import watch, watching
 from prunescope.cli.models import export_model
+from prunescope.cli.options import Allow
 from prunescope.cli.pruning import latency, prune, sensitivity
 from prunescope.cli.reporting import cite, compare, figures
+from prunescope.cli.searching import search
+from prunescope.discretion import printable
 from prunescope.types import ConfigError, DataError, EstimateError, PrunescopeError
 
 app = typer.Typer(
@@ -43,6 +46,7 @@ app.command(name="compare")(compare)
 app.command(name="figures")(figures)
 app.command(name="cite")(cite)
 app.command(name="watch")(watch)
+app.command(name="search")(search)
 
 out = Console()
 DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Where data sets lie; before $PRUNESCOPE_DATA and the cache.")]
@@ -54,7 +58,7 @@ def main() -> None:
     try:
         app()
     except PrunescopeError as error:
-        print(f"prunescope: {error}", file=sys.stderr)
+        print(f"prunescope: {printable(str(error))}", file=sys.stderr)
         sys.exit(2 if isinstance(error, ConfigError | DataError | EstimateError) else 1)
 
 
@@ -88,22 +92,25 @@ def run(
     shard: Annotated[str | None, typer.Option(metavar="I/N", help="Only part I of N of the trials, e.g. 3/20.")] = None,
     lease: Annotated[float, typer.Option(metavar="SECONDS", help="After which a run that shows no sign of life loses its trials.")] = 60.0,
     storage: Annotated[str | None, typer.Option(metavar="URL", help="Of engine ray: where finished trials go, e.g. s3://bucket/x.")] = None,
+    memory: Annotated[str, typer.Option(metavar="SIZE", help="All workers take at most: auto (by what is free), 8GB, off.")] = "auto",
+    allow: Allow = None,
 ) -> None:
     """Run an experiment: all its trials that are not finished yet, then its report."""
     from prunescope import experiments, report
     from prunescope.config import parse_override
 
     overrides = [parse_override(s) for s in settings or []]
+    plan = functools.partial(experiments.plan, source, overrides, allow=allow or ())
     if dry_run:
-        _show_plan(experiments.plan(source, overrides), shard)
+        _show_plan(plan(), shard)
         return
-    planned = folder or (Path("runs") / experiments.plan(source, overrides).experiment.name if watched else None)
+    planned = folder or (Path("runs") / plan().experiment.name if watched else None)
     with watching(planned) if watched and planned else contextlib.nullcontext() as shown:
         try:
             finished = experiments.run(
                 source, overrides=overrides, out=folder, data_dir=data_dir, engine=engine, jobs=jobs, threads=threads, device=device,
                 stack=int(stack) if stack.isdigit() else stack, checkpoint=checkpoint, log=log or (), fresh=fresh, quiet=False,
-                shard=shard, lease=lease, storage=storage,
+                shard=shard, lease=lease, storage=storage, memory=memory, allow=allow or (),
             )  # fmt: skip
         except KeyboardInterrupt:
             print("prunescope: stopped; finished trials and checkpoints are kept, and the same command goes on from them", file=sys.stderr)
@@ -115,10 +122,10 @@ def run(
     _show_summary(finished)
     failed = finished.trials[finished.trials["status"] != "finished"]
     if shard is not None:
-        failed = failed[failed["hash"].isin([t.hash for t in experiments.in_shard(experiments.plan(source, overrides).trials, shard)])]
+        failed = failed[failed["hash"].isin([t.hash for t in experiments.in_shard(plan().trials, shard)])]
     for row in failed.itertuples():
         what = f"{row.variant}, sparsity {row.sparsity}, seed {row.seed}: {row.reason}"
-        out.print(f"failed: {escape(what)}", highlight=False)
+        out.print(f"failed: {escape(printable(what))}", highlight=False)
     out.print(f"\nreport: {page}", highlight=False, soft_wrap=True)
     if len(failed):
         raise typer.Exit(1)
@@ -157,7 +164,7 @@ def export(
 
     found = load(folder)
     for problem in found.problems:
-        print(f"prunescope: {problem}", file=sys.stderr)
+        print(f"prunescope: {printable(problem)}", file=sys.stderr)
     print(export_records(found, format, file))
 
 

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from prunescope.cli.options import Allow
 from prunescope.types import ConfigError
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ def bench(
     clock: Annotated[Literal["wall", "processor"], typer.Option(help="processor: others on the machine do not disturb.")] = "wall",
     folder: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Also write bench.json, bench.csv and figures.")] = None,
     data_dir: Annotated[Path | None, typer.Option("--data-dir", help="Where data sets lie, for runs.")] = None,
+    allow: Allow = None,
 ) -> None:
     """Compare networks: bytes in each format, multiply-adds, latency on each back-end; the first is what the others are compared with."""
     sizes = _numbers(batch_sizes, int, "--batch-sizes", "whole numbers, e.g. 1,64")
@@ -47,7 +49,7 @@ def bench(
     from prunescope.measures.comparison import bench as measured
 
     building = Building(shape, classes, dict(parse_override(s) for s in settings or []))
-    found = [one for what in models for one in opened(what, building, data_dir)]
+    found = [one for what in models for one in opened(what, building, data_dir, allow=allow or ())]
     names = _distinct([one.name for one in found])
     with out.status("measuring") as status:
         result = measured(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
+from prunescope.cli.options import Allow
 from prunescope.types import ConfigError
 
 if TYPE_CHECKING:
@@ -29,12 +31,13 @@ def compact(
         int, typer.Option("--recalibrate", min=0, metavar="N", help="With --approximate, of a trial: batch norms anew, from N samples.")
     ] = 0,
     data_dir: Annotated[Path | None, typer.Option("--data-dir", help="Where data sets lie.")] = None,
+    allow: Allow = None,
 ) -> None:
     """Remove what masks leave constant, check that the outputs stay, and write the smaller network: .safetensors, or .pt2 for a graph."""
     from prunescope.pruning.compact import compact as shrink
     from prunescope.pruning.compact import save_compact
 
-    found = _opened(source, weights, masks, shape, tokens, classes, data_dir)
+    found = _opened(source, weights, masks, shape, tokens, classes, data_dir, allow or ())
     if recalibrate and found.samples is None:
         raise ConfigError(f"--recalibrate {recalibrate}: only a trial has training samples; in Python: ps.compact(..., calibration=x)")
     if recalibrate and not approximate:
@@ -44,13 +47,14 @@ def compact(
     graph = report.how == "graph module"
     path = save_compact(small, (file or found.place / "compact").with_suffix(".pt2" if graph else ".safetensors"), found.example)
     out.print(str(report), highlight=False, markup=False, soft_wrap=True)
-    how = f"ps.load_compact(None, {str(path)!r})" if graph else f"ps.load_compact(fresh_model, {str(path)!r})"
+    how = f"ps.load_compact(None, {str(path)!r}, trust=True)" if graph else f"ps.load_compact(fresh_model, {str(path)!r})"
     out.print(f"file: {path}\nload: {how}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _opened(
-    source: str, weights: Path | None, masks: Path | None, shape: str | None, tokens: int, classes: int, data_dir: Path | None
-) -> Saved:
+    source: str, weights: Path | None, masks: Path | None, shape: str | None, tokens: int, classes: int, data_dir: Path | None,
+    allow: Sequence[str],
+) -> Saved:  # fmt: skip
     """The trial, or the named network with what belongs to it: masks are None where the zeros count, the place is where the file goes."""
     import torch
 
@@ -64,7 +68,7 @@ def _opened(
     if parted(source) is not None:
         if weights is not None or masks is not None or shape is not None:
             raise ConfigError(f"{source} is a trial, which has its own weights, masks and inputs: leave --weights, --masks and --input out")
-        return open_saved(source, stage=FINAL, data_dir=data_dir)
+        return open_saved(source, stage=FINAL, data_dir=data_dir, allow=allow)
     if Path(source).exists():
         raise ConfigError(f"{source}: expected a trial (RUN:HASH or RUN/trials/HASH), a model's name or module:function")
     registered.get(source)  # an unknown name is told before anything is asked for

@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 import typer
 from rich.console import Console
 
+from prunescope.cli.options import Allow
+
 out = Console()
 
 
@@ -18,12 +20,13 @@ def export_model(
     dynamic_batch: Annotated[bool, typer.Option("--dynamic-batch", help="onnx, pt2: any number of samples a batch.")] = False,
     stage: Annotated[str | None, typer.Option("--stage", help="final, compacted or quantised (default: the config's last).")] = None,
     data_dir: Annotated[Path | None, typer.Option("--data-dir", help="Where data sets lie.")] = None,
+    allow: Allow = None,
 ) -> None:
     """Write a trial's network as safetensors, ONNX or pt2, check the file against the network, and write its card beside it."""
     from prunescope.experiments.saved import open_saved
     from prunescope.export import export_model as write
 
-    found = open_saved(where, stage=stage, data_dir=data_dir)
+    found = open_saved(where, stage=stage, data_dir=data_dir, allow=allow or ())
     path = file if file is not None else Path(f"{found.name}.{format}")
     made = write(
         found.model, path, format=format, example_inputs=found.example, masks=found.masks, dynamic_batch=dynamic_batch, about=found.about

@@ -34,6 +34,7 @@ def prune_own(
     if to is not None and to.suffix not in SUFFIXES:
         raise ConfigError(f"--out {to}: expected a file that ends in {', '.join(SUFFIXES)}")
     from prunescope.config import PruneConfig, TrainingConfig, validated
+    from prunescope.discretion import discreet_words
     from prunescope.experiments.own import DEFAULTS, network, shrink
     from prunescope.experiments.ownreport import RunFolder
     from prunescope.pruning.granularity import fixed_sparsity
@@ -51,7 +52,7 @@ def prune_own(
         net.example_inputs = _inputs(shape)
     folder = None
     if report is not None:
-        folder = RunFolder(report, net, pruning, command=shlex.join(["prunescope", *sys.argv[1:]]), seed=seed)
+        folder = RunFolder(report, net, pruning, command=shlex.join(["prunescope", *discreet_words(sys.argv[1:])]), seed=seed)
     fresh, began = copy.deepcopy(net.model), time.perf_counter()
     with out.status("pruning"):
         found = shrink(net, pruning, sparsity=sparsity, finetune=finetune, compacted=compacted, seed=seed, watcher=folder)

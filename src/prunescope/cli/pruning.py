@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from prunescope.cli.options import Allow
 from prunescope.types import ConfigError
 
 out = Console()
@@ -97,6 +98,7 @@ def sensitivity(
     seed: Annotated[int, typer.Option("--seed", help="Of the network and its training.")] = 0,
     data_dir: Annotated[Path | None, typer.Option("--data-dir", help="Where data sets lie.")] = None,
     file: Annotated[Path | None, typer.Option("--out", help="Also write the rows as CSV.")] = None,
+    allow: Allow = None,
 ) -> None:
     """Train the experiment's network, prune each layer alone to several levels, and show what that does to the validation loss."""
     from prunescope.config import parse_override
@@ -108,7 +110,7 @@ def sensitivity(
         raise ConfigError(f"--levels {levels!r}: expected fractions separated by commas, e.g. 0.5,0.9") from error
     found = sensitivity_of(
         source, overrides=[parse_override(s) for s in settings or []], variant=variant, levels=tried, target=target, seed=seed,
-        data_dir=data_dir,
+        data_dir=data_dir, allow=allow or (),
     )  # fmt: skip
     title = f"{found.title}: loss {found.scan.dense:.4f}, and with one layer pruned"
     table = Table(box=None, title=title, title_justify="left", pad_edge=False)
@@ -135,14 +137,16 @@ def latency(
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Samples in a forward pass.")] = 64,
     threads: Annotated[int, typer.Option("--threads", min=1, help="Threads of the timed layers.")] = 1,
     data_dir: Annotated[Path | None, typer.Option("--data-dir", help="Where data sets lie.")] = None,
+    allow: Allow = None,
 ) -> None:
     """Time each layer of the experiment's network at several widths: the table that allocation "latency" shares a budget out by."""
     from prunescope.config import parse_override
     from prunescope.experiments.scan import latency_of
 
     title, times = latency_of(
-        source, overrides=[parse_override(s) for s in settings or []], batch_size=batch_size, threads=threads, data_dir=data_dir
-    )
+        source, overrides=[parse_override(s) for s in settings or []], batch_size=batch_size, threads=threads, data_dir=data_dir,
+        allow=allow or (),
+    )  # fmt: skip
     lines = [f'"{n}" = {{ {", ".join(f"{key} = {ms:.6g}" for key, ms in entry.items())} }}' for n, entry in times.items()]
     head = f"# milliseconds on this machine: {title}; of the layer, of one output unit, of one input feature"
     out.print("\n".join([head, "[prune.options.times]", *lines]), highlight=False, markup=False, soft_wrap=True)

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from prunescope.discretion import printable
 from prunescope.types import ConfigError
 
 out = Console()
@@ -65,7 +66,7 @@ def figures(
 
     run = load(folder)
     for problem in run.problems:
-        print(f"prunescope: {problem}", file=sys.stderr)
+        print(f"prunescope: {printable(problem)}", file=sys.stderr)
     if listed:
         print("\n".join(report.figure_names(run)))
         return

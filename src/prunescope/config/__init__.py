@@ -1,6 +1,7 @@
 """What an experiment is, as data: TOML in, validated and frozen settings out, with a hash of their values."""
 
 from prunescope.config.resources import ResourcesConfig
+from prunescope.config.search import HalvingConfig, ObjectiveConfig, Range, SearchConfig
 from prunescope.config.sections import (
     DEFAULTS,
     LATER_SECTIONS,
@@ -22,6 +23,7 @@ from prunescope.config.sections import (
     VariantConfig,
 )
 from prunescope.config.tables import essence, experiment_config, merge, once, override, parse_override, read_toml, validated, value_hash
+from prunescope.config.trust import allowing, check_allowed, names_in, own_names
 
 __all__ = [
     "DEFAULTS",
@@ -32,22 +34,30 @@ __all__ = [
     "DistillConfig",
     "ExperimentConfig",
     "FinetuneConfig",
+    "HalvingConfig",
     "MeasureConfig",
     "ModelConfig",
+    "ObjectiveConfig",
     "OpenSection",
     "PlaneConfig",
     "PruneConfig",
     "QuantizeConfig",
+    "Range",
     "ResourcesConfig",
+    "SearchConfig",
     "Section",
     "TrainingConfig",
     "TrialConfig",
     "VariantConfig",
+    "allowing",
+    "check_allowed",
     "essence",
     "experiment_config",
     "merge",
+    "names_in",
     "once",
     "override",
+    "own_names",
     "parse_override",
     "read_toml",
     "validated",

@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from prunescope.config.resources import ResourcesConfig
+from prunescope.config.search import SearchConfig
+from prunescope.limits import VARIABLE, limit
 from prunescope.registry import unknown
 
 
@@ -339,6 +341,7 @@ class ExperimentConfig(TrialConfig):
     sparsity: list[Sparsity] = [0.5, 0.8, 0.9, 0.95]
     seeds: int | list[int] = 5
     grid: dict[str, list[Any]] = {}
+    search: SearchConfig | None = None
     resources: ResourcesConfig = ResourcesConfig()
     variant: list[VariantConfig] = []
 
@@ -349,8 +352,15 @@ class ExperimentConfig(TrialConfig):
             raise ValueError(f"variant names must differ: {', '.join(sorted(twice))} stands more than once")
         if self.baseline is not None and names and self.baseline not in names:
             raise ValueError(f"baseline: {unknown('variant', self.baseline, names)}")
+        count, most = self.seeds if isinstance(self.seeds, int) else len(self.seeds), limit("trials")
+        if count > most:
+            raise ValueError(f"seeds: {count} replicates are more than the limit of {most:,} trials ({VARIABLE}=trials=NUMBER raises it)")
         if not self.seed_list:
             raise ValueError("seeds: expected a number of replicates (at least 1) or a list of seeds")
+        if self.search is not None and self.grid:
+            raise ValueError("[grid] and [search] are both set: move the grid's keys into [search.space]")
+        if self.search is not None and names and self.search.variant not in (None, *names):
+            raise ValueError(f"search.variant: {unknown('variant', str(self.search.variant), names)}")
         return self
 
     @property

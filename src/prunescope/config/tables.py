@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from prunescope import limits
 from prunescope.config.sections import ExperimentConfig, OpenSection
 from prunescope.registry import unknown
 from prunescope.types import ConfigError
@@ -23,12 +24,14 @@ T = TypeVar("T")
 def read_toml(path: Path) -> dict[str, Any]:
     """The tables of a TOML file, or one sentence on what is wrong with it."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(limits.read_bytes(path, "config", ConfigError).decode("utf-8").replace("\r\n", "\n"))
     except FileNotFoundError as error:
         raise ConfigError(f"no config file {str(path)!r}: give a TOML file or a preset (`prunescope list presets`)") from error
+    except ConfigError:
+        raise
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read as text: {error}") from error
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # not all of them are TOMLDecodeErrors: a number of 5,000 digits is none
         raise ConfigError(f"{path}: not valid TOML: {error}") from error
 
 
@@ -40,17 +43,22 @@ def parse_override(text: str) -> tuple[str, Any]:
     """
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
-        raise ConfigError(f"-s {text!r}: expected KEY=VALUE, for example -s training.epochs=3")
+        raise ConfigError(f"-s {text[:80]!r}: expected KEY=VALUE, for example -s training.epochs=3")
     try:
         return key.strip(), json.loads(value)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         return key.strip(), value
 
 
 def override(tables: Mapping[str, Any], changes: Mapping[str, Any] | Iterable[tuple[str, Any]]) -> dict[str, Any]:
     """A copy of `tables` with dotted keys set; tables in between are made, never replaced by a value."""
-    result: dict[str, Any] = json.loads(json.dumps(tables))
+    try:
+        result: dict[str, Any] = json.loads(json.dumps(tables, ensure_ascii=False, allow_nan=False).encode())
+    except (TypeError, ValueError, RecursionError) as error:  # a date, half a character, a list in a list in a list ...
+        raise ConfigError(f"a setting is of no use: expected texts, numbers, true or false, lists and tables: {error}") from error
     for key, value in dict(changes).items():
+        if not isinstance(key, str):
+            raise ConfigError(f"{key!r}: expected a dotted key such as training.epochs")
         *parents, last = key.split(".")
         place = result
         for parent in parents:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from prunescope.data.locate import directories
+from prunescope.data.npz import read_npz
 from prunescope.data.raw import RawData
 from prunescope.registry import Entry, datasets
 from prunescope.types import DataError, Dataset, PrunescopeError, Split
@@ -25,7 +24,7 @@ def npz(*, directory: Path | None, seed: int, path: str | Path, full_scale: floa
     full_scale   the value that scale="unit" maps to 1; by default 255 for images of bytes, else 1
     """
     file = _existing(Path(path).expanduser(), directory)
-    return from_parts(file.name, _read(file), full_scale)
+    return from_parts(file.name, read_npz(file), full_scale)
 
 
 def from_parts(name: str, parts: dict[str, Any], full_scale: float | None) -> RawData:
@@ -51,22 +50,6 @@ def _existing(path: Path, directory: Path | None) -> Path:
         if candidate.is_file():
             return candidate
     raise DataError(f"npz: no file {str(path)!r} here or in {', '.join(str(c.parent) for c in candidates[1:])}: check data.path")
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        with np.load(path, allow_pickle=False) as content:
-            return {name: content[name] for name in content.files}
-    except (AttributeError, TypeError) as error:
-        raise DataError(f"{path}: holds a single array: expected an .npz file with the arrays {FORMS} (numpy.savez)") from error
-    except ValueError as error:
-        if "allow_pickle" in str(error):
-            raise DataError(
-                f"{path}: holds Python objects, which are never unpickled: save plain numeric arrays {FORMS} with numpy.savez"
-            ) from error
-        raise DataError(f"{path}: not a readable npz file ({error}): save it again with numpy.savez") from error
-    except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(f"{path}: not a readable npz file ({error}): save it again with numpy.savez") from error
 
 
 def from_function(entry: Entry, *, directory: Path | None, seed: int, options: dict[str, Any]) -> RawData | Dataset:

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
+from prunescope import limits
 from prunescope.data.locate import found
 from prunescope.data.raw import Array, RawData
 from prunescope.data.sources import SOURCES
 from prunescope.registry import datasets
-from prunescope.types import DataError
+from prunescope.types import DataError, PrunescopeError
 
 GARMENTS = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 
@@ -42,29 +43,44 @@ def read_idx(path: Path) -> Array:
 
     Labels have one dimension (magic number 2049), images three (2051): big-endian sizes follow the magic number.
     """
-    content = _decompressed(path)
     dimensions = 3 if "idx3" in path.name else 1
     expected = 2048 + dimensions
     start = 4 + 4 * dimensions
-    if len(content) < start:
-        raise DataError(f"{path}: truncated: {len(content)} bytes are too few for the IDX header of {start}: fetch the file again")
-    magic, *shape = struct.unpack(f">{1 + dimensions}I", content[:start])
-    if magic != expected:
-        raise DataError(f"{path}: magic number {magic}, expected {expected}: this is not the IDX file that its name says, fetch it again")
-    if math.prod(shape) != len(content) - start:
-        raise DataError(
-            f"{path}: the header announces {' x '.join(map(str, shape))} = {math.prod(shape):,} bytes but {len(content) - start:,} "
-            "follow: the file is truncated or damaged, fetch it again"
-        )
-    return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
-
-
-def _decompressed(path: Path) -> bytes:
     try:
-        return gzip.decompress(path.read_bytes())
+        with gzip.open(path) as file:
+            head = file.read(start)
+            if len(head) < start:
+                raise DataError(f"{path}: truncated: {len(head)} bytes are too few for the IDX header of {start}: fetch the file again")
+            magic, *shape = struct.unpack(f">{1 + dimensions}I", head)
+            if magic != expected:
+                raise DataError(
+                    f"{path}: magic number {magic}, expected {expected}: this is not the IDX file that its name says, fetch it again"
+                )
+            return np.frombuffer(_body(file, path, shape), np.uint8).reshape(shape)
     except EOFError as error:
         raise DataError(f"{path}: truncated: the gzip stream ends early, so fetch the file again") from error
     except (gzip.BadGzipFile, zlib.error, struct.error) as error:
         raise DataError(f"{path}: not an undamaged gzip file ({error}): fetch the file again") from error
     except OSError as error:
+        if isinstance(error, PrunescopeError):
+            raise
         raise DataError(f"{path}: cannot be read ({error.strerror}): check the file and its permissions") from error
+
+
+def _body(file: gzip.GzipFile, path: Path, shape: list[int]) -> bytes:
+    """What the header announces, and no more: a file that unpacks to more than that is cut off where it exceeds it."""
+    announced = math.prod(shape)
+    if announced > limits.limit("arrays"):
+        raise limits.beyond("arrays", f"{path}: the header announces {announced:,} bytes", DataError)
+    parts, left = [], announced
+    while left and (part := file.read(min(left, limits.MIB))):  # never more room than bytes that are there
+        parts.append(part)
+        left -= len(part)
+    more = 0 if left else len(file.read(limits.MIB))
+    if left or more:
+        follow = "many more" if more == limits.MIB else f"{announced - left + more:,}"
+        raise DataError(
+            f"{path}: the header announces {' x '.join(map(str, shape))} = {announced:,} bytes but {follow} follow: the file is "
+            "truncated or damaged, fetch it again"
+        )
+    return b"".join(parts)

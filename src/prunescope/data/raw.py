@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from prunescope import limits
 from prunescope.types import DataError
 
 Array = NDArray[Any]
@@ -52,6 +53,8 @@ class RawData:
                 )
         labels = [y for y in (train[1], test[1]) if y is not None]
         classes = self.classes if self.classes is not None else int(max(y.max() for y in labels)) + 1
+        if classes > limits.limit("classes"):
+            raise limits.beyond("classes", f"{name}: a label is {classes - 1:,}, so that there would be as many classes", DataError)
         for y in labels:
             _check_range(name, y, classes)
         return replace(self, x_train=train[0], y_train=train[1], x_test=test[0], y_test=test[1], classes=classes)

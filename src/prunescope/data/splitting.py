@@ -24,7 +24,7 @@ def draw(labels: Rows, size: int, generator: np.random.Generator, *, stratify: b
         return order[:size], order[size:]
     quota = shares(np.bincount(labels), size)
     rank = np.empty(len(labels), np.int64)
-    for label in range(len(quota)):
+    for label in np.unique(labels):
         members = labels[order] == label
         rank[members] = np.arange(members.sum())
     chosen = rank < quota[labels[order]]

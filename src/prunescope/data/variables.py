@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
+from prunescope.data.npz import array_names, read_npz
 from prunescope.registry import unknown
 from prunescope.types import DataError
 
@@ -32,15 +31,12 @@ def read_variables(path: str | Path, *names: str) -> list[Any]:
 
 
 def _from_npz(path: Path, names: tuple[str, ...]) -> list[Any]:
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            if missing := [n for n in names if n not in arrays]:
-                raise DataError(f"{path}: " + unknown("array", missing[0], list(arrays)))
-            return [arrays[name] for name in names]
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError(f"{path}: cannot be read as an npz of numbers or strings: {error}") from error
+    arrays = read_npz(path, list(names))
+    if missing := [n for n in names if n not in arrays]:
+        raise DataError(f"{path}: " + unknown("array", missing[0], array_names(path)))
+    if flat := [n for n in names if arrays[n].ndim == 0]:
+        raise DataError(f"{path}: array {flat[0]!r} is a single value: expected one a row")
+    return [arrays[name] for name in names]
 
 
 def _from_csv(path: Path, names: tuple[str, ...]) -> list[Any]:

@@ -36,6 +36,7 @@ from prunescope.types import ConfigError
 VERSION = 1
 FOLDER = "checkpoints"
 SECONDS = 60.0
+DAMAGE = (OSError, SafetensorError, LookupError, ValueError, TypeError, AttributeError, OverflowError, RecursionError)
 
 
 @dataclass
@@ -227,7 +228,7 @@ def read(folder: Path, names: Sequence[str]) -> dict[str, Member]:
                         member = _unpacked({k.partition("/")[2]: file.get_tensor(k) for k in keys if k.startswith(f"{i}/")}, entry)
                         best = found.get(entry["name"])
                         found[entry["name"]] = member if best is None or member.progress > best.progress else best
-        except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
+        except DAMAGE as error:
             _unreadable(path, error)
     return found
 
@@ -237,9 +238,9 @@ def _headers(folder: Path) -> Iterator[tuple[Path, Any]]:
         try:
             with safetensors.safe_open(path, framework="pt") as file:
                 about = json.loads((file.metadata() or {})["prunescope"])
-            if about["version"] == VERSION:
+            if about["version"] == VERSION and all(isinstance(entry["name"], str) for entry in about["members"]):
                 yield path, about
-        except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
+        except DAMAGE as error:
             _unreadable(path, error)
 
 

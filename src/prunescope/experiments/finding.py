@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 
-from prunescope.experiments.run import plan
+from prunescope.experiments.planning import plan_tables
+from prunescope.experiments.search import searched
 from prunescope.experiments.sweep import Trial
 from prunescope.results.store import Run
 from prunescope.types import StoreError
@@ -22,9 +24,15 @@ def parted(where: str) -> tuple[Path, str] | None:
     return (Path(folder), wanted) if folder and (Path(folder) / "experiment.json").is_file() else None
 
 
-def planned(run: Run) -> dict[str, Trial]:
-    """The trials that this version makes of the run's config, by hash."""
-    return {t.hash: t for t in plan(tomllib.loads(str(run.experiment["toml"]))).trials}
+def planned(run: Run, allow: Sequence[str] = ()) -> dict[str, Trial]:
+    """The trials that this version makes of the run's config, by hash. ConfigError where it names code that `allow` does not."""
+    where = str(run.folder / "experiment.json")
+    try:
+        tables = tomllib.loads(str(run.experiment.get("toml", "")))
+    except (ValueError, RecursionError) as error:
+        raise StoreError(f"{where}: its config is not valid TOML: {error}") from error
+    found = plan_tables(tables, name=where, allow=allow)
+    return {t.hash: t for t in (found.trials if found.experiment.search is None else searched(run.folder, found))}
 
 
 def known(run: Run, trials: dict[str, Trial], name: str) -> Trial:

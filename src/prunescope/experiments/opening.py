@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,9 @@ class Building:
     seed: int = 0
 
 
-def opened(what: str, building: Building = Building(), data_dir: Path | None = None) -> list[Opened]:
+def opened(
+    what: str, building: Building = Building(), data_dir: Path | None = None, *, allow: Sequence[str] = ()
+) -> list[Opened]:
     """The networks that `what` stands for.
 
     "RUN"              a run folder: of each variant and sparsity the finished trial with the smallest seed, on the trial's test samples
@@ -49,10 +51,11 @@ def opened(what: str, building: Building = Building(), data_dir: Path | None = N
     "NAME"             a model by name (`prunescope list models`), or "module:function", with weights drawn from the seed and random samples
     "NAME@FILE.safetensors"   the same with the weights in a file
 
+    allow   functions of one's own that a run's config may name; `what` itself may name any
     Raises ConfigError or StoreError that says which of these was taken for meant and what was wrong with it.
     """
     if (found := parted(what)) is not None:
-        return _of_run(*found, data_dir)
+        return _of_run(*found, data_dir, allow)
     if (path := Path(what)).exists():
         own = path.suffix == ".safetensors"
         hint = f"say what network it belongs to: NAME@{what}" if own else "other files may run code when they are read"
@@ -60,7 +63,7 @@ def opened(what: str, building: Building = Building(), data_dir: Path | None = N
     return [_built(what, building)]
 
 
-def _of_run(folder: Path, wanted: str, data_dir: Path | None) -> list[Opened]:
+def _of_run(folder: Path, wanted: str, data_dir: Path | None, allow: Sequence[str]) -> list[Opened]:
     run = Run(folder)
     done = run.trials[(run.trials["status"] == "finished") & run.trials["hash"].str.startswith(wanted)]
     if done.empty:
@@ -68,7 +71,7 @@ def _of_run(folder: Path, wanted: str, data_dir: Path | None) -> list[Opened]:
         raise StoreError(f"{folder}: no finished trial" + (f" begins with {wanted}: there are {there}, ..." if wanted else ""))
     if wanted and len(done) > 1:
         raise StoreError(f"{folder}: {len(done)} finished trials begin with {wanted}: give more digits of the hash")
-    trials = planned(run)
+    trials = planned(run, allow)
     first = done.sort_values("seed", kind="stable").drop_duplicates(["group", "variant", "sparsity"])
     found = []
     for name in done["hash"][done["hash"].isin(first["hash"])]:

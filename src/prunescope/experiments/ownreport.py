@@ -15,8 +15,8 @@ from prunescope.config import MeasureConfig, PruneConfig, value_hash
 from prunescope.experiments import engines
 from prunescope.experiments.deployment import COMPACTED
 from prunescope.experiments.own import Network, Watcher
+from prunescope.experiments.planning import versions
 from prunescope.experiments.recorder import Recorder
-from prunescope.experiments.run import versions
 from prunescope.measures.quality import as_split, evaluate
 from prunescope.measures.size import size
 from prunescope.pruning import Masks

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from prunescope.discretion import discreet
 from prunescope.experiments import checkpoints, engines
 from prunescope.experiments.progress import Progress
 from prunescope.experiments.sweep import Trial
@@ -72,6 +73,8 @@ def carry_out(
         if runner.alone():
             live.forget(folder)
             sweep(folder, ("experiment.json", "experiment.toml", "report.html"))
+            for name in ("dense", checkpoints.FOLDER):
+                sweep(folder / name, deep=True)
         (folder / live.FOLDER).mkdir(parents=True, exist_ok=True)  # while it is there, a run is at work
         extra = len(shared) + len(chains)
         try:
@@ -140,7 +143,7 @@ class _Work:
                     continue
                 if error is not None and kind is TRIALS:
                     fail(task, error)
-                    self.progress.failed(task.trial.label, engines.reason(error))
+                    self.progress.failed(task.trial.label, discreet(engines.reason(error)))
                 self._over(kind, task)
         if again:
             self._pass(kind, again)

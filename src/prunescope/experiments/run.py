@@ -3,62 +3,33 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import platform
-import shlex
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import tomli_w
 import torch
 
-from prunescope import config as configs
-from prunescope.config import ExperimentConfig, ResourcesConfig
-from prunescope.experiments import checkpoints, engines, presets
+from prunescope.config import ResourcesConfig
+from prunescope.experiments import checkpoints, engines
 from prunescope.experiments.checkpoints import SECONDS
 from prunescope.experiments.cluster import address_of, joined
-from prunescope.experiments.deployment import check_extras
+from prunescope.experiments.memory import fit, limit_of, needs_of
 from prunescope.experiments.passes import carry_out
-from prunescope.experiments.sweep import Trial, trials
+from prunescope.experiments.planning import Plan, check, describe, in_shard, plan, reproduce
+from prunescope.experiments.sweep import Trial
 from prunescope.experiments.tasks import Task, dense_name, trial_name
-from prunescope.experiments.trial import build_model, load_data
 from prunescope.integrations.tracking import tracked
-from prunescope.results import schema
 from prunescope.results.claims import LEASE, Runner
-from prunescope.results.store import Run, check_folder, read_json, write_beside, write_json
+from prunescope.results.store import Run, TrialFolder, check_folder, read_json, write_beside, write_json
 from prunescope.training.arrangement import asked
-from prunescope.training.optim import build as build_optimizer
 from prunescope.types import ConfigError, StoreError
-
-OPTIONAL = ("onnx", "onnxruntime", "onnxscript", "torchao", "ray")
-PACKAGES = ("prunescope", "torch", "numpy", "scipy", "scikit-learn", "pandas", "duckdb", "safetensors")
-
-
-@dataclass(frozen=True)
-class Plan:
-    """A resolved experiment: its config, its tables as read, and its trials."""
-
-    experiment: ExperimentConfig
-    tables: Mapping[str, Any]
-    trials: tuple[Trial, ...]
-
-
-def plan(source: str | Path | Mapping[str, Any], overrides: Mapping[str, Any] | Sequence[tuple[str, Any]] = ()) -> Plan:
-    """The trials that a preset's name, a TOML file or tables stand for, with dotted `overrides` laid over them."""
-    tables, name = presets.tables(source)
-    tables = configs.override(tables, overrides)
-    experiment = configs.experiment_config(tables, source=name)
-    return Plan(experiment, tables, tuple(trials(experiment, tables)))
 
 
 def run(
-    source: str | Path | Mapping[str, Any] = "quickstart",
+    source: str | Path | Mapping[str, Any] | Plan = "quickstart",
     *,
     overrides: Mapping[str, Any] | Sequence[tuple[str, Any]] = (),
     out: str | Path | None = None,
@@ -76,6 +47,8 @@ def run(
     shard: str | None = None,
     lease: float = LEASE,
     storage: str | None = None,
+    memory: str | int = "auto",
+    allow: Sequence[str] = (),
 ) -> Run:
     """Run every trial of an experiment that is not finished yet and return the Run.
 
@@ -91,14 +64,17 @@ def run(
     shard       "3/20": only the third of twenty parts of the trials, by their hashes; parts merge by copying their folders together
     lease       seconds after which a run on another machine that shows no sign of life loses the trials that it was at
     storage     of engine "ray": a URL (s3://bucket/x, file:///...) by which finished trials travel; those that lie there are not done again
+    memory      what all workers together may take: "auto" (nine tenths of what is free), "8GB" or "off"; if little, fewer train at once
+    allow       functions "module:function" of one's own, or modules, that a TOML file may name; a mapping and overrides may name any
 
     Several runs may work in one folder, on one machine or on many: each trial is done by the run that claims it (results/claims.py).
 
     Raises ConfigError and DataError before anything runs, StoreError when results cannot be written. A trial that fails is a row.
     """
     asked(stack, 1)
-    _numbers(checkpoint, lease)
-    planned = plan(source, overrides)
+    limit = limit_of(memory)
+    planned = plan(source, overrides, allow=allow)
+    _refused(planned, checkpoint, lease)
     own = in_shard(planned.trials, shard)
     folder = Path(out) if out is not None else Path("runs") / planned.experiment.name
     directory = Path(data_dir) if data_dir is not None else None
@@ -106,23 +82,24 @@ def run(
     where = _device(device, gpus=resources.gpus if engine.partition("=")[0] == "ray" else None)
     tasks = [Task(t, folder, directory, where, checkpoint) for t in own]
     tracking = tracked([log] if isinstance(log, str) else log, folder)
-    notes = [*check(planned, directory), *check_folder(folder)]
+    notes = [*(check(planned, directory) if planned.notes is None else planned.notes), *check_folder(folder)]
     if fresh:
         _forget(folder, planned)
-    about = describe(planned, notes, reproduce(source, overrides, folder))
+    about = describe(planned, notes, planned.command or reproduce(source, overrides, folder, planned))
     place = None if storage is None else f"{storage.rstrip('/')}/{planned.experiment.name}"
     chosen = opened(engine, jobs=jobs, threads=threads, resources=resources, storage=place, tasks=[] if fresh else tasks)
-    with _clocked(folder, about, 0.0 if fresh else _spent(folder)), tracking:
-        write_beside(folder / "experiment.toml", lambda p: p.write_text(toml_text(planned), encoding="utf-8"))
-        with chosen as working:
-            carry_out(tasks, working, stack=stack, quiet=quiet, lease=lease)
+    with _clocked(folder, about, 0.0 if fresh else _spent(folder)), tracking, chosen as working:
+        stack = within(own, folder, directory, working, limit, stack, quiet=quiet)
+        carry_out(tasks, working, stack=stack, quiet=quiet, lease=lease)
     finished = Run(folder)
     if finish is not None:
         finish(finished)
     return finished
 
 
-def _numbers(checkpoint: float, lease: float) -> None:
+def _refused(planned: Plan, checkpoint: float, lease: float) -> None:
+    if planned.experiment.search is not None and planned.notes is None:
+        raise ConfigError("this config has a section [search]: `prunescope search` carries it out, and `-s search=null` runs it without")
     if not checkpoint >= 0:
         raise ConfigError(f"checkpoint {checkpoint!r}: expected the seconds between checkpoints, 0 for every epoch, inf for none")
     if not lease > 0:
@@ -131,98 +108,34 @@ def _numbers(checkpoint: float, lease: float) -> None:
 
 @contextlib.contextmanager
 def _clocked(folder: Path, about: Mapping[str, Any], spent: float) -> Iterator[None]:
-    """experiment.json before the work, and after it with the seconds that all of it took."""
+    """experiment.toml and experiment.json before the work, and the latter after it with the seconds that all of it took."""
+    write_beside(folder / "experiment.toml", lambda p: p.write_text(about["toml"], encoding="utf-8"))
     write_json(folder / "experiment.json", {**about, "wall_seconds": spent})
     began = time.perf_counter()
     yield
     write_json(folder / "experiment.json", {**about, "wall_seconds": round(spent + time.perf_counter() - began, 1)})
 
 
-def check(planned: Plan, data_dir: Path | None) -> list[str]:
-    """Load each data set and build each network and optimiser once, so that mistakes show before the sweep; returns the data's notes."""
-    notes: dict[str, None] = {}
-    seen = set()
-    for trial in planned.trials:
-        check_extras(trial.config)
-        key = configs.value_hash({s: getattr(trial.config, s).model_dump(mode="json") for s in ("data", "model", "training")})
-        if key in seen:
-            continue
-        seen.add(key)
-        data = load_data(trial.config.data, trial.seed, data_dir)
-        build_optimizer(build_model(trial, data), trial.config.training)
-        notes |= dict.fromkeys(data.notes)
-    return list(notes)
-
-
-def in_shard(trials: Sequence[Trial], shard: str | None) -> list[Trial]:
-    """The trials of part i of n, for `shard` "i/n"; all of them for None. Parts go by hashes: a trial is in one of them.
-
-    >>> in_shard([], "3/2")
-    Traceback (most recent call last):
-        ...
-    prunescope.types.ConfigError: shard '3/2': expected i/n with i from 1 to n, e.g. 3/20 for the third of twenty parts
-    """
-    if shard is None:
-        return list(trials)
-    part, _, parts = shard.partition("/")
-    if not (part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
-        raise ConfigError(f"shard {shard!r}: expected i/n with i from 1 to n, e.g. 3/20 for the third of twenty parts")
-    return [t for t in trials if int(t.hash, 16) % int(parts) == int(part) - 1]
+def within(
+    trials: Sequence[Trial], folder: Path, data_dir: Path | None, engine: object, limit: int | None, stack: str | int, *, quiet: bool
+) -> str | int:
+    """The stack with which what is missing fits into `limit` bytes of this machine; the engine's workers are made fewer where they must."""
+    if limit is None or not isinstance(engine, engines.Serial | engines.Processes):  # other engines have machines of their own
+        return stack
+    missing = [t for t in trials if not TrialFolder(folder / "trials" / t.hash).finished()]
+    found = fit(needs_of(missing, data_dir, stack=stack), limit, jobs=engine.jobs, stack=stack, trials=len(missing))
+    if found.text is not None:
+        engine.jobs = found.jobs
+        if not quiet:
+            print(f"prunescope: {found.text}", file=sys.stderr)
+    return found.stack
 
 
 def _spent(folder: Path) -> float:
-    """Seconds on the clock that earlier calls of the same run took."""
-    place = folder / "experiment.json"
-    return float(read_json(place).get("wall_seconds", 0.0)) if place.exists() else 0.0
-
-
-def reproduce(source: Any, overrides: Any, folder: Path) -> str:
-    """The command that runs the same experiment again, wherever the data lie."""
-    what = str(folder / "experiment.toml") if isinstance(source, Mapping) else str(source)
-    changes = [] if isinstance(source, Mapping) else [f"{k}={json.dumps(v, ensure_ascii=False)}" for k, v in dict(overrides).items()]
-    return shlex.join(["prunescope", "run", what, *(w for c in changes for w in ("-s", c))])
-
-
-def toml_text(planned: Plan) -> str:
-    """The experiment's config as TOML that can be run; keys set to null are left out."""
-    return tomli_w.dumps(_without_none(dict(planned.tables)))
-
-
-def _without_none(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {k: _without_none(v) for k, v in value.items() if v is not None}
-    return [_without_none(v) for v in value] if isinstance(value, list) else value
-
-
-def describe(planned: Plan, data_notes: Sequence[str], command: str) -> dict[str, Any]:
-    """What experiment.json holds: the experiment in full, where it ran and with what, and its planned trials."""
-    experiment = planned.experiment
-    return {
-        "schema": schema.VERSION,
-        "name": experiment.name,
-        "title": experiment.title or experiment.name,
-        "question": experiment.question,
-        "notes": experiment.notes,
-        "faults": experiment.faults,
-        "baseline": experiment.baseline,
-        "config": experiment.model_dump(mode="json"),
-        "toml": toml_text(planned),
-        "command": command,
-        "data_notes": list(data_notes),
-        "versions": versions(),
-        "machine": f"{platform.machine()}, {engines.cores()} cores, Python {platform.python_version()}",
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "trials": [{"hash": t.hash, **{c: getattr(t, c) for c in ("group", "variant", "sparsity", "seed")}} for t in planned.trials],
-    }
-
-
-def versions() -> dict[str, str]:
-    """Versions of every package that has a part in the results; optional ones where they are installed."""
-    found = {name: metadata.version(name) for name in PACKAGES}
-    for name in OPTIONAL:
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            found[name] = metadata.version(name)
-    return found
+    """Seconds on the clock that earlier calls of the same run took; of a file that a kill cut short, none."""
+    with contextlib.suppress(StoreError, TypeError, ValueError):
+        return float(read_json(folder / "experiment.json").get("wall_seconds", 0.0))
+    return 0.0
 
 
 def _forget(folder: Path, planned: Plan) -> None:

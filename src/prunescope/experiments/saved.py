@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from prunescope import models
-from prunescope.config import TrialConfig
+from prunescope.config import ModelConfig, TrialConfig, allowing, check_allowed, validated
 from prunescope.experiments.deployment import COMPACTED, QUANTISED, stages
 from prunescope.experiments.execution import Execution
 from prunescope.experiments.finding import known, parted, planned
@@ -28,6 +29,7 @@ from prunescope.types import ConfigError, StoreError
 FINAL = "final"
 STAGES = (FINAL, COMPACTED, QUANTISED)
 LISTED = 12
+SAMPLE = 1 << 28  # numbers of a sample, and classes, that a file's header may state at most
 
 
 @dataclass(frozen=True)
@@ -43,21 +45,22 @@ class Saved:
     samples: Tensor | None = None  # the trial's training samples (n, ...)
 
 
-def open_saved(where: str, *, stage: str | None = None, data_dir: Path | None = None) -> Saved:
+def open_saved(where: str, *, stage: str | None = None, data_dir: Path | None = None, allow: Sequence[str] = ()) -> Saved:
     """The network that `where` names: "RUN", "RUN:HASH" (or its first digits), "RUN/trials/HASH", "RUN:best", or a safetensors FILE
     that prunescope wrote.
 
     A run with one finished trial needs no hash; "best" has the highest accuracy on the validation split. `stage`: "final" as trained and
-    pruned, "compacted", "quantised"; by default the last one that the trial's config asks for.
+    pruned, "compacted", "quantised"; by default the last one that the trial's config asks for. `allow`: functions of one's own
+    ("module:function", or modules) that the run's config or the file's header may name.
     Raises StoreError with the candidates where several trials could be meant, ConfigError for a stage that is none.
     """
     if stage is not None and stage not in STAGES:
         raise ConfigError(unknown("stage", stage, list(STAGES)))
     if Path(where).is_file():
-        return _from_file(Path(where), stage)
+        return _from_file(Path(where), stage, allow)
     folder, wanted = parted(where) or (Path(where), "")
     run = Run(folder)
-    return _from_trial(run, _chosen(run, wanted), stage, data_dir)
+    return _from_trial(run, _chosen(run, wanted), stage, data_dir, allow)
 
 
 def _chosen(run: Run, wanted: str) -> str:
@@ -98,8 +101,8 @@ def _candidates(run: Run, trials: pd.DataFrame) -> str:
     return "\n".join([*lines, *more])
 
 
-def _from_trial(run: Run, name: str, stage: str | None, data_dir: Path | None) -> Saved:
-    trial = known(run, planned(run), name)
+def _from_trial(run: Run, name: str, stage: str | None, data_dir: Path | None, allow: Sequence[str]) -> Saved:
+    trial = known(run, planned(run, allow), name)
     work = Execution(trial, data_dir=data_dir, device="cpu")
     place = TrialFolder(run.folder / "trials" / name)
     load_weights(work.model, place.weights_file)
@@ -164,7 +167,7 @@ def _facts(run: Run, trial: Trial, place: TrialFolder, stage: str) -> dict[str, 
     }
 
 
-def _from_file(path: Path, stage: str | None) -> Saved:
+def _from_file(path: Path, stage: str | None, allow: Sequence[str]) -> Saved:
     if path.suffix != ".safetensors":
         raise ConfigError(
             f"{path}: expected a run folder or a .safetensors file written by prunescope; other files may run code when they are read"
@@ -176,11 +179,19 @@ def _from_file(path: Path, stage: str | None) -> Saved:
         raise StoreError(f"{path}: holds weights and no recipe of the network: build it and call ps.export_model on it")
     if stage not in (None, about.get("stage")):
         raise ConfigError(f"{path} holds the stage {about.get('stage')!r}: others are made from the run, with --stage {stage}")
-    section = dict(builder["model"])
-    shape = tuple(int(n) for n in builder["input_shape"])
-    config = TrialConfig.model_validate({"model": section}).model
-    model = models.build(config.name, input_shape=shape, classes=int(builder["classes"]), seed=0, options=config.options)
+    config, shape, classes = _recipe(builder, str(path))
+    check_allowed({"model": config.model_dump()}, allowing(allow), str(path))
+    model = models.build(config.name, input_shape=shape, classes=classes, seed=0, options=config.options)
     model = restore(model, tensors, activations=str(about.get("activations", "dynamic")))
     masks_file = path.with_name(path.name + ".masks")
     masks = Masks.load(masks_file, model) if masks_file.exists() else None
     return Saved(model, masks, torch.randn(2, *shape, generator=torch.Generator().manual_seed(0)), about, path.stem, path)
+
+
+def _recipe(builder: Mapping[str, Any], path: str) -> tuple[ModelConfig, tuple[int, ...], int]:
+    """The model's section, the shape of a sample and the classes that a file's header states."""
+    config = validated(TrialConfig, {"model": builder.get("model")}, source=path).model
+    shape, classes = builder.get("input_shape"), builder.get("classes", 0)
+    if not isinstance(shape, list) or not all(type(n) is int and n > 0 for n in [*shape, classes]) or math.prod([*shape, classes]) > SAMPLE:
+        raise StoreError(f"{path}: its header states input_shape {shape!r} and {classes!r} classes: expected whole numbers of at least 1")
+    return config, tuple(shape), int(classes)

@@ -12,7 +12,7 @@ import torch
 
 from prunescope import rng
 from prunescope.experiments.execution import Execution
-from prunescope.experiments.run import plan
+from prunescope.experiments.planning import plan
 from prunescope.experiments.sweep import Trial
 from prunescope.experiments.together import together
 from prunescope.measures.quality import loss_function
@@ -56,17 +56,19 @@ def sensitivity_of(
     target: float | None = None,
     seed: int = 0,
     data_dir: str | Path | None = None,
+    allow: Sequence[str] = (),
 ) -> Sensitivity:
     """The mean validation loss of an experiment's trained network with each layer alone pruned to each of `levels`.
 
     variant   whose criterion, granularity and layers are used; the first that prunes unless given
+    allow     functions "module:function" of one's own, or modules, that a file may name (as in `prunescope.run`)
     target    also find the sparsity of each layer at which all raise the loss alike and `target` of all pieces are gone
 
     The training data are looked at where there are no validation data. ConfigError for levels outside 0 to 1 and unknown variants.
     """
     if wrong := [v for v in (*levels, *([] if target is None else [target])) if not 0 <= v < 1]:
         raise ConfigError(f"sparsity {wrong[0]}: expected fractions removed from 0 to below 1")
-    trial = _trial(source, overrides, variant, seed)
+    trial = _trial(source, overrides, variant, seed, allow)
     work = Execution(trial, data_dir=None if data_dir is None else Path(data_dir), device="cpu")
     if isinstance(error := together([work.dense(None)])[0], Exception):
         raise error
@@ -90,12 +92,13 @@ def latency_of(
     threads: int = 1,
     seed: int = 0,
     data_dir: str | Path | None = None,
+    allow: Sequence[str] = (),
 ) -> tuple[str, dict[str, dict[str, float]]]:
     """What was timed, and milliseconds of every layer of an experiment's network on this machine (see `layer_times`), untrained.
 
     The inputs are `batch_size` training samples, the network that of the first trial that prunes.
     """
-    trial = _trial(source, overrides, None, seed)
+    trial = _trial(source, overrides, None, seed, allow)
     work = Execution(trial, data_dir=None if data_dir is None else Path(data_dir), device="cpu")
     inputs = work.data.train.x[:batch_size]
     return f"{trial.experiment}, {len(inputs)} samples, {threads} threads", layer_times(work.model, inputs, threads=threads)
@@ -119,8 +122,8 @@ def _scored(work: Execution, seed: int) -> tuple[list[Group], Scores]:
     return groups, scores
 
 
-def _trial(source: Any, overrides: Any, variant: str | None, seed: int) -> Trial:
-    planned = plan(source, [*dict(overrides).items(), ("seeds", [seed])])
+def _trial(source: Any, overrides: Any, variant: str | None, seed: int, allow: Sequence[str]) -> Trial:
+    planned = plan(source, [*dict(overrides).items(), ("seeds", [seed])], allow=allow)
     able = [t for t in planned.trials if t.config.prune.when != "never"]
     if variant is not None:
         able = [t for t in planned.trials if t.variant == variant]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel
 
+from prunescope import limits
 from prunescope.config import (
     DEFAULTS,
     LATER_SECTIONS,
@@ -18,6 +20,7 @@ from prunescope.config import (
     OpenSection,
     TrialConfig,
     VariantConfig,
+    check_allowed,
     essence,
     merge,
     once,
@@ -25,6 +28,7 @@ from prunescope.config import (
     validated,
     value_hash,
 )
+from prunescope.discretion import refuse_secrets
 from prunescope.pruning.granularity import fixed_sparsity
 from prunescope.registry import Registry, allocations, criteria, datasets, granularities, models, optimizers, schedules, unknown
 from prunescope.types import ConfigError
@@ -110,15 +114,23 @@ def _in_full(section: BaseModel) -> dict[str, Any]:
     return {**{k: v for k, v in dumped.items() if k in type(section).model_fields}, "options": section.options}
 
 
-def trials(experiment: ExperimentConfig, tables: Mapping[str, Any]) -> list[Trial]:
-    """All trials of `experiment`, validated; `tables` is the config as read, onto which each variant's changes are laid."""
+def trials(experiment: ExperimentConfig, tables: Mapping[str, Any], allowed: Collection[str] | None = None) -> list[Trial]:
+    """All trials of `experiment`, validated; `tables` is the config as read, onto which each variant's changes are laid.
+
+    allowed   the functions of one's own that the settings may name (`prunescope.config.trust`); None: any. What passes here is carried
+              out by workers without being asked again
+    """
     shared = {k: tables[k] for k in SECTIONS if k in tables}
     variants = experiment.variant or [VariantConfig(name="pruned")]
+    levels = max(1, len(experiment.sparsity), *(len(v.sparsity or []) for v in variants))
+    count = math.prod(len(values) for values in experiment.grid.values()) * len(variants) * levels * len(experiment.seed_list)
+    if count > limits.limit("trials"):  # counted before they are made
+        raise limits.beyond("trials", f"{experiment.name}: up to {count:,} trials", ConfigError)
     found = [
         Trial(experiment.name, variant.name, group, level, seed, config)
         for group, crossed in _groups(experiment.grid)
         for variant in variants
-        for config in [_config(shared, crossed, variant, group)]
+        for config in [_config(shared, crossed, variant, group, allowed)]
         for level in _levels(experiment, variant, config)
         for seed in experiment.seed_list
     ]
@@ -136,10 +148,15 @@ def _groups(grid: Mapping[str, list[Any]]) -> Iterator[tuple[str, dict[str, Any]
         yield ", ".join(map(str, combination)), dict(zip(grid, combination, strict=True))
 
 
-def _config(shared: Mapping[str, Any], crossed: Mapping[str, Any], variant: VariantConfig, group: str) -> TrialConfig:
+def _config(
+    shared: Mapping[str, Any], crossed: Mapping[str, Any], variant: VariantConfig, group: str, allowed: Collection[str] | None
+) -> TrialConfig:
     tables = merge(override(shared, crossed), variant.changes)
     where = f"variant {variant.name!r}" + (f" of {group}" if group else "")
     config = validated(TrialConfig, tables, source=where)
+    settings = config.model_dump()
+    check_allowed(settings, allowed, where)
+    refuse_secrets(settings, where)
     check_names(config, where)
     return config
 

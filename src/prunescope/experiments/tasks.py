@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from prunescope.config import TrialConfig, once
+from prunescope.discretion import discreet
 from prunescope.experiments import engines
 from prunescope.experiments.broadcast import Broadcast
 from prunescope.experiments.checkpoints import SECONDS, Checkpoints
@@ -260,8 +261,8 @@ def _stored(task: Task, outcome: Outcome | Exception, seconds: float) -> Excepti
 
 def fail(task: Task, error: Exception) -> None:
     """Store why a trial failed."""
-    trace = "".join(traceback.format_exception(error))
-    write_json(_place(task).status_file, {**_status(task, "failed"), "reason": engines.reason(error), "traceback": trace})
+    told = {"reason": discreet(engines.reason(error)), "traceback": discreet("".join(traceback.format_exception(error)))}
+    write_json(_place(task).status_file, {**_status(task, "failed"), **told})
 
 
 def _place(task: Task) -> TrialFolder:

@@ -79,6 +79,6 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             header = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dictionary)
         description = json.loads(header.get(HEADER, "{}"))
-    except (OSError, SafetensorError, ValueError) as error:
+    except (OSError, SafetensorError, ValueError, RecursionError) as error:
         raise StoreError(f"{path}: cannot be read as safetensors: {str(error).splitlines()[0]}") from error
     return tensors, description if isinstance(description, dict) else {}

@@ -229,13 +229,12 @@ def calibration_from(path: Path, source: Path, *, samples: int = 128, length: in
     if path.suffix == ".safetensors":
         return {n: t[:samples] for n, t in read_shard(path).items()}
     if path.suffix == ".npz":
-        import numpy as np
+        from prunescope.data.npz import read_npz
 
         try:
-            with np.load(path, allow_pickle=False) as stored:
-                return {n: torch.from_numpy(stored[n])[:samples] for n in stored.files}
-        except (OSError, ValueError) as error:
-            raise DataError(f"{path}: cannot be read as .npz without pickle: {error}") from error
+            return {n: torch.from_numpy(array)[:samples] for n, array in read_npz(path).items()}
+        except (TypeError, IndexError) as error:  # texts, or a single number
+            raise DataError(f"{path}: expected arrays of numbers with a row a sample: {error}") from error
     from prunescope.integrations.skeleton import _transformers
 
     try:

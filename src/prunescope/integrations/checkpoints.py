@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -43,8 +42,9 @@ class Shards:
         found = read_json(path).get("weight_map")
         if not isinstance(found, dict) or not found:
             raise DataError(f"{path}: expected an object 'weight_map' of tensor names to files")
-        for file in set(found.values()):
-            if Path(str(file)).name != file or not (self.folder / str(file)).is_file():
+        there = {p.name for p in self.folder.iterdir() if p.is_file()}
+        for file in found.values():
+            if not isinstance(file, str) or file not in there:
                 raise DataError(f"{path}: names the shard {file!r}: expected a file that lies in {self.folder}")
         return found
 
@@ -130,9 +130,6 @@ def config_of(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise DataError(f"{folder}: expected a Hugging Face model folder with config.json; give the folder that save_pretrained wrote")
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read as JSON: {error}") from error
-    if not isinstance(found, dict):
-        raise DataError(f"{path}: expected a JSON object")
-    return found
+        return read_json(path)
+    except StoreError as error:
+        raise DataError(str(error)) from error

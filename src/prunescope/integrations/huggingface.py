@@ -92,5 +92,5 @@ def read_state(folder: Path) -> dict[str, Any]:
         with safetensors.safe_open(path, framework="pt") as file:
             values = json.loads((file.metadata() or {})["prunescope"])
             return joined(values, {n: file.get_tensor(n) for n in file.keys()})  # noqa: SIM118 (not a dictionary)
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
+    except (OSError, SafetensorError, KeyError, IndexError, TypeError, AttributeError, ValueError, RecursionError) as error:
         raise StoreError(f"{path}: cannot be read as the state of a TrainerPruning: {error}") from error

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from prunescope.integrations.checkpoints import Shards
+from prunescope.models.external import plain_attention
 from prunescope.types import ConfigError, DataError, MissingExtraError
 
 
@@ -47,7 +48,8 @@ class Skeleton:
 
     def __init__(self, folder: Path) -> None:
         transformers = _transformers()
-        self.config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        found = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        self.config = plain_attention(found, str(folder))
         self.config.use_cache = False
         kinds = getattr(self.config, "layer_types", None)
         if kinds and len(set(kinds)) > 1:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from prunescope.discretion import discreet
 from prunescope.registry import unknown
 from prunescope.results.following import Followed, Following
 from prunescope.results.live import Fact
@@ -81,7 +82,7 @@ class Tracking:
             yield
         except Exception as error:  # a server that is down, a disk that is full: the run does not depend on it
             self._trackers.pop(name, None)
-            reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+            reason = discreet(f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}")
             warnings.warn(f"log {name}: ended by {reason}. The run goes on; the same command logs what is missing", stacklevel=2)
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from prunescope.measures.quality import batched
+from prunescope.measures.quality import batched, rows_at_once
 from prunescope.registry import unknown
 from prunescope.types import ConfigError
 
@@ -60,7 +60,7 @@ def natural_range(model: nn.Module, layer: str) -> tuple[float, float] | None:
     return next((bounds for kinds, bounds in _RANGES if isinstance(module, kinds)), None)
 
 
-def capture(model: nn.Module, x: Tensor, layers: Sequence[str] | None = None, *, batch_size: int = 2048) -> dict[str, Tensor]:
+def capture(model: nn.Module, x: Tensor, layers: Sequence[str] | None = None, *, batch_size: int | None = None) -> dict[str, Tensor]:
     """Values of each layer for the rows of `x`, in evaluation mode: name -> (n, ...), in the order in which they are computed.
 
     layers   module names; "output" is what the model returns. Default: see `activations_of`, and the output. A name may say what to keep:
@@ -72,6 +72,7 @@ def capture(model: nn.Module, x: Tensor, layers: Sequence[str] | None = None, *,
     """
     modules = dict(model.named_modules())
     wanted = [*activations_of(model), OUTPUT] if layers is None else list(layers)
+    batch_size = batch_size or rows_at_once(model, x)
     for name in wanted:
         _check_name(name, modules)
     pools: dict[str, list[str]] = {}

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as F
@@ -71,8 +72,53 @@ def _softmax(output: Tensor) -> Tensor:
     return output.softmax(-1)
 
 
-def batched(model: nn.Module, x: Tensor, batch_size: int = 2048) -> Tensor:
-    """The outputs of `model` (see `as_tensor`) in evaluation mode for all rows of `x`, without gradients; its mode is put back."""
+EVALUATED_ROWS = 2048  # rows that a network is shown at a time
+EVALUATED_BYTES = 128 << 20  # values of its largest layer at a time: where this is less, fewer rows
+_ROW_BYTES: WeakKeyDictionary[nn.Module, dict[tuple[int, ...], int]] = WeakKeyDictionary()
+
+
+def rows_at_once(model: nn.Module, x: Tensor) -> int:
+    """How many rows of `x` (n, ...) `model` is shown at a time without training: EVALUATED_ROWS, fewer where its layers are large.
+
+    The largest layer is found once a network by a pass of two rows, and only for images and sequences, whose layers may be much larger than
+    their weights. The rows do not depend on the machine, so neither do the numbers.
+    """
+    if x.ndim < 3 or len(x) <= 64 or hasattr(model, "_orig_mod"):  # what is compiled would be compiled anew
+        return EVALUATED_ROWS
+    known = _ROW_BYTES.setdefault(model, {})
+    shape = tuple(x.shape[1:])
+    if shape not in known:
+        known[shape] = _largest(model, x[:2]) // 2
+    return max(16, min(EVALUATED_ROWS, EVALUATED_BYTES // max(1, known[shape])))
+
+
+def _largest(model: nn.Module, x: Tensor) -> int:
+    """Bytes of the largest tensor that any of the network's modules returns for `x`; 0 where it does not take so few rows."""
+    found = [0]
+
+    def hook(_module: nn.Module, _inputs: Any, value: Any) -> None:
+        for tensor in value if isinstance(value, tuple | list) else [value]:
+            if isinstance(tensor, Tensor):
+                found[0] = max(found[0], tensor.numel() * tensor.element_size())
+
+    handles = [module.register_forward_hook(hook) for module in model.modules()]
+    try:
+        with torch.random.fork_rng(devices=[x.device] if x.is_cuda else []):  # a network that draws is left where it was
+            batched(model, x, len(x))
+    except Exception:  # a file's graph of one batch size, say: what stands in its way shows where it is really used
+        return 0
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found[0]
+
+
+def batched(model: nn.Module, x: Tensor, batch_size: int | None = None) -> Tensor:
+    """The outputs of `model` (see `as_tensor`) in evaluation mode for all rows of `x`, without gradients; its mode is put back.
+
+    `batch_size` rows at a time; by default as many as `rows_at_once` says.
+    """
+    batch_size = batch_size or rows_at_once(model, x)
     was_training = model.training
     model.eval()
     try:

@@ -1,4 +1,8 @@
-"""Networks of other packages: "timm:NAME" and "hf:NAME_OR_PATH", with weights drawn here or read from a local folder."""
+"""Networks of other packages: "timm:NAME" and "hf:NAME_OR_PATH", with weights drawn here or read from a local folder.
+
+Nothing is downloaded, no code from a folder or a hub is run and no pickle is read, whatever options a config gives: those by which these
+packages would do any of that are refused.
+"""
 
 from __future__ import annotations
 
@@ -16,13 +20,29 @@ from prunescope.registry import models
 from prunescope.types import ConfigError, MissingExtraError
 
 Pool = Literal["mean", "last", "first"]
+# Options by which the packages fetch, unpickle or run what others wrote: timm reads `checkpoint_path` with pickle.
+TIMM_REFUSED = frozenset(
+    ["pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir", "scriptable", "model_name"]
+)
+HF_REFUSED = frozenset(
+    [
+        "trust_remote_code", "code_revision", "auto_map", "revision", "subfolder", "cache_dir", "token", "use_auth_token", "proxies",
+        "force_download", "local_files_only", "name_or_path", "_name_or_path", "pretrained_model_name_or_path", "adapter_kwargs",
+        "use_kernels", "kernel_config", "quantization_config", "allow_all_kernels",
+    ]
+)  # fmt: skip
+ATTENTION = frozenset([None, "eager", "sdpa", "flex_attention", "flash_attention_2", "flash_attention_3"])  # others are code from a hub
 
 
 @models("timm:NAME", source="R. Wightman: PyTorch Image Models (timm)", prefix="timm:", sample=(3, 32, 32), example="timm:resnet10t")
 def timm_model(
     *, input_shape: tuple[int, ...], classes: int, generator: Generator, reference: str, **options: Any
 ) -> nn.Module:
-    """Any image network of timm with random weights; further keys go to timm.create_model; needs the extra `vision`."""
+    """Any image network of timm with random weights; further keys go to timm.create_model; needs the extra `vision`.
+
+    Nothing is downloaded. ConfigError for options that would fetch or unpickle weights (pretrained, checkpoint_path, ...).
+    """
+    _refuse(f"timm:{reference}", options, TIMM_REFUSED)
     timm = _package("timm", f"timm:{reference} needs timm and a torchvision that fits torch", "vision")
     channels, *size = image_shape(f"timm:{reference}", input_shape)
     if not timm.is_model(reference):
@@ -94,18 +114,22 @@ def hf_model(
 
     Further keys are the configuration's (n_layer, hidden_size, ...). Sequences (n, steps, features) enter through a linear layer, images
     as pixels, and with tokens = true (n, steps) whole numbers as tokens; a linear layer reads the last hidden state, pooled over positions
-    by `pool`. Nothing is downloaded. Needs the extra `hf`. Children embed (sequences only), backbone, output.
+    by `pool`. Nothing is downloaded, and no code of the folder is run (ConfigError for options that ask for it). Needs the extra `hf`.
+    Children embed (sequences only), backbone, output.
     """
     name = f"hf:{reference}"
+    _refuse(name, options, HF_REFUSED)
     transformers = _package("transformers", f"{name} needs transformers", "hf")
     inputs, features, shape_options = _entrance(name, input_shape, tokens)
     config, weights = _configuration(transformers, reference, {**shape_options, **options})
 
     def make() -> nn.Module:
         if weights is not None:
-            backbone = transformers.AutoModel.from_pretrained(weights, config=config, local_files_only=True, dtype=torch.float32)
+            backbone = transformers.AutoModel.from_pretrained(
+                weights, config=config, local_files_only=True, trust_remote_code=False, use_safetensors=True, dtype=torch.float32
+            )
         else:
-            backbone = transformers.AutoModel.from_config(config)
+            backbone = transformers.AutoModel.from_config(config, trust_remote_code=False)
         adapter = Adapter(backbone, inputs, features, classes, pool)
         for layer in (adapter.embed, adapter.output):
             if layer is not None:
@@ -134,14 +158,34 @@ def _configuration(transformers: Any, reference: str, options: dict[str, Any]) -
     try:
         if (folder / "config.json").is_file():
             weights = folder if any(folder.glob("*.safetensors")) else None
-            return transformers.AutoConfig.from_pretrained(folder, local_files_only=True, **options), weights
-        return transformers.AutoConfig.for_model(reference, **options), None
+            found = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False, **options)
+            return plain_attention(found, f"hf:{reference}"), weights
+        return plain_attention(transformers.AutoConfig.for_model(reference, **options), f"hf:{reference}"), None
+    except ConfigError:
+        raise
     except Exception as error:  # its validators raise what they like
         reason = " ".join(str(error).split())[:120]
         raise ConfigError(
             f"hf:{reference}: expected a model type of transformers (gpt2, llama, bert, vit, ...) or a folder with config.json, "
             f"and options that it has: {reason}"
         ) from error
+
+
+def plain_attention(config: Any, name: str) -> Any:
+    """`config`, if it asks for no attention that transformers would fetch as code ("OWNER/KERNEL")."""
+    for part in (config, *(v for v in vars(config).values() if hasattr(v, "_attn_implementation"))):
+        if (asked := part._attn_implementation) not in ATTENTION:
+            known = ", ".join(sorted(filter(None, ATTENTION)))
+            raise ConfigError(f"{name}: attention {asked!r} would be code from elsewhere: expected one of {known}")
+    return config
+
+
+def _refuse(name: str, options: dict[str, Any], refused: frozenset[str]) -> None:
+    if wrong := sorted(refused & set(options)):
+        raise ConfigError(
+            f"{name}: {', '.join(wrong)} would fetch, unpickle or run what others wrote, which a config cannot ask for: leave it out, or "
+            'build the network in a function of your own and name that ("module:function")'
+        )
 
 
 def _built(name: str, generator: Generator, make: Any) -> nn.Module:

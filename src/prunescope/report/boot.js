@@ -34,6 +34,7 @@ function boot() {
   section("summary", "Summary", CELLS.length < 2 ? null : DATA.about.baseline ? `Each row is compared with ${DATA.about.baseline} of the same seed. Square brackets: 95 % intervals over the seeds. Click a heading to sort.`
     : "Each row is compared with the same variant at sparsity 0. Square brackets: 95 % intervals over the seeds. Click a heading to sort.", () => [summaryTable(), alike()]);
   if (DATA.unfinished.length) section("failed", "Trials without results", null, () => [unfinishedTable()]);
+  if (DATA.search) section("search", "What the search found", SEARCH_LEAD, searchSection, "Search");
   if (P) informationSections();
   if (DATA.convergence) section("convergence", "Does the estimate settle with more samples?", DATA.convergence.meaning, convergenceSection, "Samples");
   if (POINTS.some((p) => p.metric === "accuracy" && p.moment === "final")) section("runs", "Every run", "One ring a seed, a bar for the mean, a pale band for its 95 % interval.", runsSection);

@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from prunescope import limits
 from prunescope.registry import unknown
-from prunescope.report import backends, curves, drawing, pareto, planefigures, tables, weights
+from prunescope.report import backends, curves, drawing, pareto, planefigures, searching, tables, weights
 from prunescope.report.convergence import convergence
 from prunescope.report.gradients import gradient_curves
 from prunescope.report.planes import Planes
 from prunescope.report.planes import planes as information_planes
 from prunescope.results.store import load, write_beside
-from prunescope.types import ConfigError
+from prunescope.types import ConfigError, StoreError
 
 if TYPE_CHECKING:
     from prunescope.results.store import Run
@@ -96,6 +97,8 @@ def write_figures(
     import matplotlib.pyplot as plt
 
     target = Path(folder) if folder is not None else run.folder / "figures"
+    if folder is None and (reason := limits.leads_out(target, run.folder)) is not None:
+        raise StoreError(reason.replace("read", "written to"))
     written = []
     with plt.rc_context(drawing.style(width)), drawing.page_width(width):  # type: ignore[arg-type, unused-ignore]
         for name, draw in _figures(run):
@@ -123,6 +126,9 @@ def _save(figure: Any, path: Path) -> Path:
 def _figures(run: Run) -> Iterator[Named]:
     known = tables.cells(run)
     shown = tables.one_level(known)
+    search, _ = searching.searched(run)
+    if search is not None:
+        yield "search", partial(searching.figure, search)
     found = information_planes(run.records)
     if found is not None:
         yield from _plane_figures(found, known, shown)

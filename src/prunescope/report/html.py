@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 SCRIPTS = (
     "page.js", "axes.js", "plane.js", "charts.js", "layers.js", "tables.js", "sections.js", "information.js", "convergence.js",
-    "gradients.js", "levels.js", "pareto.js", "backends.js", "boot.js",
+    "gradients.js", "levels.js", "pareto.js", "backends.js",
+    "search.js", "boot.js",
 )  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from prunescope.report import tables
 from prunescope.report.numbers import size
 from prunescope.report.pareto import STAGES, pareto
 from prunescope.report.planes import Planes
+from prunescope.report.searching import Searched
 from prunescope.results import stats
 
 if TYPE_CHECKING:
@@ -20,11 +21,17 @@ NEAR = 0.01  # "as good as the baseline": within one point of accuracy, the whol
 Line = tuple[str, str]
 
 
-def overview(run: Run, table: pd.DataFrame, planes: Planes | None) -> list[Line]:
-    """(topic, sentences) lines, one a topic: what was compared, accuracy, size and speed, information, collapsed runs, zeros come back."""
-    told: list[tuple[str, list[str]]] = [("Compared", [_compared(run, table)])]
+def overview(run: Run, table: pd.DataFrame, planes: Planes | None, searched: Searched | None = None) -> list[Line]:
+    """(topic, sentences) lines, one a topic: what was compared, accuracy, size and speed, information, collapsed runs, zeros come back.
+
+    Of a search (`searched`) the best candidate's accuracy alone is told: it was chosen without test samples, unlike the highest there.
+    """
+    told: list[tuple[str, list[str]]] = [("Compared", [_compared(run, table, searched)])]
     measured = table[table["accuracy"].notna()]
-    for group, part in measured.groupby("group", sort=False):
+    chosen = measured if searched is None else measured[measured["group"] == searched.best_group(run)]
+    if searched is not None:
+        told.append(("Search", [searched.sentence(), *_unseen(chosen)]))
+    for group, part in chosen.groupby("group", sort=False):
         told.append((f"Accuracy ({group!s})" if group else "Accuracy", _accuracy(run, part)))
     told.append(("Size", [*_size(run, measured), *_deployed(run, measured), *_speed(measured)]))
     told.append(("Information", [] if planes is None else _information(run, planes)))
@@ -32,16 +39,26 @@ def overview(run: Run, table: pd.DataFrame, planes: Planes | None) -> list[Line]
     return [(topic, " ".join(sentences)) for topic, sentences in told if sentences]
 
 
-def _compared(run: Run, table: pd.DataFrame) -> str:
+def _compared(run: Run, table: pd.DataFrame, searched: Searched | None) -> str:
     variants, groups = table["variant"].nunique(), [g for g in table["group"].unique() if g]
     done, lost = int(table["seeds"].sum()), int(table["failed"].sum())
     seeds = table["seeds"].dropna()
     each = counted(int(seeds.max()), "seed") if len(seeds) else "no seed"
     each = each if seeds.nunique() <= 1 else f"{int(seeds.min())} to {each}"
     crossed = f" for each of {', '.join(groups)}" if len(groups) > 1 else ""
+    if searched is not None:
+        crossed = f" for {counted(searched.points['candidate'].nunique(), 'candidate')}"
     failed = f"; {counted(lost, 'trial')} without results (listed below)" if lost else ""
     settings = counted(len(table.drop_duplicates(["variant", "sparsity"])), "setting")
     return f"{counted(variants, 'variant')} at {settings}{crossed}, {each} each: {counted(done, 'finished trial')}{failed}. {_trust(seeds)}"
+
+
+def _unseen(chosen: pd.DataFrame) -> list[str]:
+    """The best candidate's test accuracy."""
+    if len(chosen) != 1:
+        return []
+    row = chosen.iloc[0]
+    return [f"On the test set, which took no part in the choice, it reaches {100 * row['accuracy']:.1f} %{interval(row, 'accuracy')}."]
 
 
 def _trust(seeds: pd.Series) -> str:

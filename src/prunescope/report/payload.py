@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from prunescope.report import citation, curves, tables
+from prunescope.report import citation, curves, searching, tables
 from prunescope.report.backends import backend_points, batch_size, crossings
 from prunescope.report.caveats import caveats
 from prunescope.report.convergence import MEANING, STILL, convergence
@@ -34,16 +34,18 @@ def payload(run: Run) -> Payload:
     known = tables.cells(run)
     settling = convergence(run)
     masks, unread = mask_pictures(run, known)
+    search, damaged = searching.searched(run)
     return {
         "about": {key: run.experiment.get(key) for key in ABOUT},
-        "problems": [str(p) for p in [*run.problems, *unread]],
+        "problems": [str(p) for p in [*run.problems, *unread, *damaged]],
         "pruned": bool((table["reached"] > 0).any()),
-        "overview": [list(line) for line in overview(run, table, found)],
+        "overview": [list(line) for line in overview(run, table, found, search)],
         "caveats": caveats(run, table, found, settling),
         "cells": _cells(run, known),
         "summary": _summary(table),
         "unfinished": _records(tables.unfinished(run)),
         "collapsed": _collapsed(run, known),
+        "search": None if search is None else searching.payload(search),
         "plane": None if found is None else _plane(found, known),
         "convergence": _convergence(settling),
         "epochs": _epochs(run),

@@ -123,15 +123,15 @@ class Runner:
         return True
 
     def _runners(self) -> list[Path]:
-        return [p for p in (self.folder / RUNNERS).glob("*.json") if p != self._own]
+        return [p for p in _listing(self.folder / RUNNERS) if p.suffix == ".json" and p != self._own]
 
     def _lives(self, path: Path) -> bool:
         """Whether the run that made the claim, or that shows the beat, in `path` may still be at work."""
         about = _read(path)
-        runner = str(about.get("runner", ""))
+        runner = about.get("runner")
         if runner == self.id:
             return True
-        if runner:
+        if isinstance(runner, str):
             path = self.folder / RUNNERS / f"{runner}.json"
             if not path.exists():
                 return False  # it ended, or was seen to be gone
@@ -149,7 +149,7 @@ class Runner:
         """Remove what runs left that are gone."""
         gone = [p for p in self._runners() if not self._lives(p)]
         highest: dict[str, tuple[int, Path]] = {}
-        for path in (self.folder / CLAIMS).glob("*.*"):
+        for path in _listing(self.folder / CLAIMS):
             if path.suffix[1:].isdigit():
                 highest[path.stem] = max(highest.get(path.stem, (-1, path)), (int(path.suffix[1:]), path))
         for number, path in highest.values():
@@ -169,6 +169,13 @@ class Runner:
 
     def _state(self, beat: int) -> bytes:
         return json.dumps({**self._about, "beat": f"{beat:012d}"}).encode()
+
+
+def _listing(folder: Path) -> list[Path]:
+    try:
+        return list(folder.iterdir())
+    except OSError:  # a run that ended has taken it away
+        return []
 
 
 def _create(place: Path, own: Path, text: bytes) -> None:

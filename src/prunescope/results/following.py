@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from prunescope import limits
 from prunescope.results.live import FOLDER, Fact, LiveReader
-from prunescope.results.store import TrialFolder, read_json, read_records
+from prunescope.results.store import TrialFolder, is_trial, read_experiment, read_records, seconds_of
 from prunescope.types import StoreError
 
 PICTURES = ("weight_histogram", "mask")  # records that are more than a number
@@ -99,11 +100,12 @@ class Following:
         if not self._changed(place):
             return
         try:
-            self.experiment = read_json(place)
+            self.experiment, _ = read_experiment(self.folder)
         except StoreError:
             del self._seen[place]
             return
-        for planned in self.experiment.get("trials", []):
+        listed = self.experiment.get("trials")
+        for planned in filter(is_trial, listed if isinstance(listed, list) else []):
             name = f"trials/{planned['hash']}"
             if name not in self.trials:
                 self.trials[name] = followed(name, planned)
@@ -120,7 +122,8 @@ class Following:
 
     def _live(self) -> list[Path]:
         with contextlib.suppress(OSError):
-            return sorted(Path(e.path) for e in os.scandir(self.folder / FOLDER) if e.name.endswith(".jsonl"))
+            found = sorted(Path(e.path) for e in os.scandir(self.folder / FOLDER) if e.name.endswith(".jsonl"))
+            return [path for path in found if limits.leads_out(path, self.folder) is None]
         return []
 
     def _facts(self) -> Iterator[News]:
@@ -151,8 +154,9 @@ class Following:
         place = TrialFolder(self.folder / trial.name)
         if not self._changed(place.status_file):
             return
-        status = place.status()
-        trial.reason, trial.seconds = str(status.get("reason") or ""), status.get("seconds")
+        reason = place.astray(self.folder)
+        status = place.status() if reason is None else {"status": "damaged", "reason": reason}
+        trial.reason, trial.seconds = str(status.get("reason") or ""), seconds_of(status)
         trial.label = str(status.get("trial") or trial.label)
         now = str(status.get("status"))
         if now == "running":
@@ -178,7 +182,7 @@ def followed(name: str, about: Mapping[str, Any]) -> Followed:
     parts = (about.get("group"), about.get("variant"), "" if level is None else f"{level * 100:g} %", f"seed {about.get('seed')}")
     label = str(about.get("label") or ", ".join(str(p) for p in parts if p))
     shared = bool(about.get("shared"))
-    own = {k: about[k] for k in ("group", "variant", "sparsity", "seed") if k in about}
+    own = {k: about[k] for k in ("group", "variant", "sparsity", "seed") if k in about and about[k] == about[k]}  # NaN is no level
     return Followed(name, label, **own, shared=shared, status="running" if shared else "waiting")
 
 

@@ -9,18 +9,21 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import shutil
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from prunescope import limits
 from prunescope.results.schema import Record
 
 FOLDER = "live"
 VERSION = 1
 METRICS = frozenset(("accuracy", "loss", "sparsity", "mi_input", "mi_label"))  # the curves; all the rest comes with the finished trial
 SECONDS = 1.0
+DAMAGE = (ValueError, TypeError, KeyError, IndexError, OverflowError, RecursionError)  # of a line, which costs its own facts
 
 
 class Fact(NamedTuple):
@@ -96,15 +99,31 @@ class LiveReader:
                 if about.st_ino != self._inode or about.st_size < self._offset:
                     self._offset, self._inode, self.members = 0, about.st_ino, []
                 file.seek(self._offset)
-                text = file.read()
+                text = file.read(limits.limit("live"))
         except OSError:
             return
         whole = text[: text.rfind(b"\n") + 1]
         self._offset += len(whole)
         for line in whole.splitlines():
-            with contextlib.suppress(ValueError, TypeError, KeyError, IndexError):  # a damaged line costs its own facts
+            with contextlib.suppress(*DAMAGE):
                 content = json.loads(line)
                 if isinstance(content, dict):
-                    self.members = list(content["members"]) if content["version"] == VERSION else []
+                    self.members = [dict(m) for m in content["members"] if _is_member(m)] if content["version"] == VERSION else []
                 else:
-                    yield self.members[content[0]], [Fact(*row) for row in content[1]]
+                    yield self.members[content[0]], [_fact(row) for row in content[1]]
+
+
+def _is_member(member: Any) -> bool:
+    """Whether an entry names a trial as a batch's first line does."""
+    level = member.get("sparsity") if isinstance(member, dict) else ""
+    texts = isinstance(member, dict) and all(isinstance(member.get(k, ""), str) for k in ("name", "group", "variant", "label"))
+    return texts and "name" in member and (level is None or isinstance(level, int | float)) and isinstance(member.get("seed", 0), int)
+
+
+def _fact(row: Sequence[Any]) -> Fact:
+    """The fact in a line; ValueError for one of other types than ours, or of no epoch."""
+    fact = Fact(*row)
+    texts = all(isinstance(t, str) for t in (fact.metric, fact.phase, fact.split, fact.layer, fact.estimator))
+    if not texts or not math.isfinite(fact.epoch):
+        raise ValueError(f"{row!r} is no fact")
+    return fact._replace(epoch=float(fact.epoch), value=float(fact.value))

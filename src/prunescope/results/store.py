@@ -24,6 +24,7 @@ from typing import Any
 import duckdb
 import pandas as pd
 
+from prunescope import limits
 from prunescope.registry import unknown
 from prunescope.results import schema
 from prunescope.types import ConfigError, StoreError
@@ -56,10 +57,10 @@ def write_beside(path: Path, write: Callable[[Path], object]) -> None:
             temporary.unlink(missing_ok=True)
 
 
-def sweep(folder: Path, names: Sequence[str]) -> None:
-    """Remove what a killed run left of writing files called `names` in `folder`. Nobody may be writing them now."""
+def sweep(folder: Path, names: Sequence[str] = ("*",), *, deep: bool = False) -> None:
+    """Remove what a killed run left of writing files called `names` in `folder` (`deep`: and below it). Nobody may be writing them now."""
     for name in names:
-        for path in folder.glob(f".{name}.*"):
+        for path in (folder.rglob if deep else folder.glob)(f".{name}.*"):
             with contextlib.suppress(OSError):
                 path.unlink(missing_ok=True)
 
@@ -99,8 +100,13 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 def read_json(path: Path) -> dict[str, Any]:
     """The JSON object in `path`, or a StoreError that says what is wrong with it."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        text = limits.read_bytes(path, "json")
+        content = json.loads(text)
+        if b"\\ud" in text.lower():  # halves of characters, which no file and no terminal takes
+            content = json.loads(json.dumps(content, ensure_ascii=False).encode("utf-8", "replace"))
+    except StoreError:
+        raise
+    except (OSError, ValueError, RecursionError) as error:  # a number of 5,000 digits and a list in a list in a list ... are no JSON here
         raise StoreError(f"{path}: cannot be read as JSON: {error}") from error
     if not isinstance(content, dict):
         raise StoreError(f"{path}: expected a JSON object, got {type(content).__name__}")
@@ -109,7 +115,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 @functools.cache
 def _database(process: int) -> duckdb.DuckDBPyConnection:
-    return duckdb.connect()
+    return duckdb.connect(config={"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"})  # nothing is fetched
 
 
 def _connection() -> duckdb.DuckDBPyConnection:
@@ -144,8 +150,12 @@ def read_records(path: Path | list[Path]) -> pd.DataFrame:
     try:
         with _connection() as connection:
             lacking = connection.execute(_LACKING.format(names=names)).fetchone()
+            if lacking is None:
+                _check_size(connection, names)
             found = connection.execute(f"SELECT * FROM read_parquet([{names}], union_by_name=true)").df()
-    except (duckdb.Error, OSError) as error:
+    except StoreError:
+        raise
+    except (duckdb.Error, OSError, ValueError) as error:  # ValueError: text that is no UTF-8
         place = paths[0] if len(paths) == 1 else f"{paths[0]} or one of {len(paths) - 1} more"
         raise StoreError(f"{place}: cannot be read as records: {str(error).splitlines()[0]}") from error
     if lacking is not None:  # read together with others, such a file would pass with nulls
@@ -153,11 +163,32 @@ def read_records(path: Path | list[Path]) -> pd.DataFrame:
         raise StoreError(f"{lacking[0]}: records without the columns {', '.join(missing)}: written by something else or another version")
     try:
         return schema.typed(found[list(schema.COLUMNS)].copy())
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError) as error:
         raise StoreError(f"{paths[0]}: a column of the records has the wrong type: {error}") from error
 
 
-def _quoted(path: Path) -> str:
+_SUSPICIOUS = """
+SELECT file_name, max(rows), sum(rows * bytes)
+FROM (SELECT file_name, sum(num_values) AS rows, sum(total_uncompressed_size) AS bytes FROM parquet_metadata([{names}])
+      GROUP BY file_name, path_in_schema)
+GROUP BY file_name HAVING max(rows) > {rows} OR sum(rows * bytes) > {text}
+"""
+_LENGTHS = " + ".join(f'coalesce(strlen("{c}"::VARCHAR), 0)' for c in schema.COLUMNS if c not in schema.TYPES)
+_TEXT = f"SELECT sum({_LENGTHS}) FROM "
+
+
+def _check_size(connection: duckdb.DuckDBPyConnection, names: str) -> None:
+    """Refuse a file that few bytes on the disk make huge: rows by the metadata; text, where they leave it possible, by adding it up."""
+    most, text = limits.limit("rows"), limits.limit("text")
+    for name, rows, _ in connection.execute(_SUSPICIOUS.format(names=names, rows=most, text=text)).fetchall():
+        if rows > most:
+            raise limits.beyond("rows", f"{name}: {rows:,} records")
+        found = (connection.execute(f"{_TEXT} read_parquet('{_quoted(name)}')").fetchone() or (0,))[0] or 0
+        if found > text:
+            raise limits.beyond("text", f"{name}: {found:,} bytes of text")
+
+
+def _quoted(path: Path | str) -> str:
     return str(path).replace("'", "''")
 
 
@@ -186,6 +217,11 @@ class TrialFolder:
         """What trial.json says of the files beside it: {name: [bytes, sha256]}."""
         files = (self.records_file, self.weights_file, self.masks_file)
         return {f.name: [f.stat().st_size, _sha256(f)] for f in files if f.exists()}
+
+    def astray(self, run: Path) -> str | None:
+        """Why the trial's files are not read: one of them leads out of the folder `run`, or is a pipe or device. None where they may be."""
+        reasons = (limits.leads_out(path, run) for path in (self.status_file, self.records_file, self.masks_file, self.weights_file))
+        return next(filter(None, reasons), None)
 
     def finished(self) -> bool:
         """Whether the trial ended well and what it left is there in full: half a file is found by its size, damaged records by their sum.
@@ -235,6 +271,20 @@ _ENTRIES: dict[str, Any] = {
     **dict.fromkeys(("notes", "faults", "data_notes", "trials"), list),
     **dict.fromkeys(("config", "versions"), dict),
 }
+_TEXTS = ("notes", "faults", "data_notes", "versions")  # hold texts alone
+
+
+def read_experiment(folder: Path) -> tuple[dict[str, Any], list[str]]:
+    """experiment.json without entries of another type than ours (other versions and other hands write it too), and what was left out."""
+    found, problems = read_json(folder / "experiment.json"), []
+    for key, kind in _ENTRIES.items():
+        value = found.get(key)
+        inside = value.values() if isinstance(value, dict) else value
+        right = isinstance(value, kind) and (key not in _TEXTS or all(isinstance(v, str) for v in inside or ()))
+        if value is not None and not right:
+            problems.append(f"experiment.json: {key} is {type(value).__name__} of another form than ours, and left out")
+            del found[key]
+    return {"name": folder.resolve().name} | {key: value for key, value in found.items() if key != "name" or value}, problems
 
 
 class Run:
@@ -244,8 +294,9 @@ class Run:
         self.folder = Path(folder)
         if not (self.folder / "experiment.json").is_file():
             raise StoreError(f"{self.folder}: not a run folder (no experiment.json in it); `prunescope run` makes one")
-        self.problems: list[str] = []
-        self.experiment = self._readable(read_json(self.folder / "experiment.json"))
+        if (reason := limits.leads_out(self.folder / "experiment.json", self.folder)) is not None:
+            raise StoreError(reason)
+        self.experiment, self.problems = read_experiment(self.folder)
         if (version := self.experiment.get("schema")) != schema.VERSION:
             self.problems.append(f"experiment.json has schema {version!r}, this version reads {schema.VERSION}: figures may be missing")
         self.trials = self._read_trials()
@@ -255,32 +306,27 @@ class Run:
         counts = self.trials["status"].value_counts().to_dict() if len(self.trials) else {}
         return f"Run({str(self.folder)!r}: {', '.join(f'{n} {s}' for s, n in counts.items()) or 'no trials'}, {len(self.records)} records)"
 
-    def _readable(self, found: dict[str, Any]) -> dict[str, Any]:
-        """What experiment.json says, without entries of another type than ours: other versions and other hands write it too."""
-        for key, kind in _ENTRIES.items():
-            value = found.get(key)
-            right = isinstance(value, kind) and (kind is not list or key == "trials" or all(isinstance(v, str) for v in value))
-            if value is not None and not right:
-                self.problems.append(f"experiment.json: {key} is {type(value).__name__} of another form than ours, and left out")
-                del found[key]
-        return {"name": self.folder.resolve().name} | {key: value for key, value in found.items() if key != "name" or value}
-
     def _read_trials(self) -> pd.DataFrame:
         columns = ["hash", "group", "variant", "sparsity", "seed", "status", "reason", "seconds"]
         rows = []
         listed = self.experiment.get("trials") or []
-        trials = [t for t in listed if _is_trial(t)]
+        trials = [t for t in listed if is_trial(t)]
         if lost := len(listed) - len(trials):
             self.problems.append(f"experiment.json: {lost} of its trials lack a hash, group, variant, sparsity or seed, and are left out")
         for planned in trials:
-            status = TrialFolder(self.folder / "trials" / str(planned.get("hash"))).status()
+            status = self._status(TrialFolder(self.folder / "trials" / str(planned.get("hash"))))
             if status.get("status") == "damaged":
                 self.problems.append(str(status.get("reason")))
-            spent, reason = status.get("seconds"), status.get("reason")
+            reason = status.get("reason")
             told: dict[str, Any] = {"status": str(status.get("status")), "reason": None if reason is None else str(reason)}
-            told["seconds"] = float(spent) if isinstance(spent, int | float) else None
+            told["seconds"] = seconds_of(status)
             rows.append({**{c: planned.get(c) for c in columns}, **told})
         return pd.DataFrame(rows, columns=columns)
+
+    def _status(self, place: TrialFolder) -> dict[str, Any]:
+        """The trial's status; damaged where its files lie elsewhere: whoever wrote the folder would choose what of ours a report shows."""
+        reason = place.astray(self.folder)
+        return place.status() if reason is None else {"status": "damaged", "reason": reason}
 
     def _read_records(self) -> pd.DataFrame:
         finished = self.trials.loc[self.trials["status"] == "finished", "hash"]
@@ -298,13 +344,20 @@ class Run:
             return pd.concat(parts, ignore_index=True) if parts else schema.empty()
 
 
-def _is_trial(planned: Any) -> bool:
+def seconds_of(status: Mapping[str, Any]) -> float | None:
+    """What a trial took, in seconds; None where its status does not say so in a number."""
+    spent = status.get("seconds")
+    return float(spent) if isinstance(spent, int | float) and 0 <= spent < 1e15 else None
+
+
+def is_trial(planned: Any) -> bool:
     """Whether an entry of the plan names a trial; a hash that leads out of the run's folder names none."""
     if not isinstance(planned, dict):
         return False
-    named = all(isinstance(planned.get(key), str) for key in ("hash", "group", "variant")) and re.fullmatch(r"\w+", planned["hash"])
+    named = all(isinstance(planned.get(key), str) for key in ("hash", "group", "variant")) and re.fullmatch(r"\w{1,64}", planned["hash"])
     level, seed = planned.get("sparsity"), planned.get("seed")
-    return bool(named) and (level is None or isinstance(level, int | float)) and isinstance(seed, int) and not isinstance(seed, bool)
+    fraction = level is None or (isinstance(level, int | float) and not (level < 0 or level > 1))
+    return bool(named) and fraction and isinstance(seed, int) and not isinstance(seed, bool) and abs(seed) < 1 << 63
 
 
 def load(folder: str | Path) -> Run:

@@ -16,11 +16,11 @@ BLOCK_BYTES = 64 << 20  # values of all units of all replicates at a time; sever
 class StackCapture:
     """Captures the same layers of the same networks again and again; what does not change between two looks is found out once.
 
-    models   networks of one architecture; plain perceptrons go through together, others one after another with `batch_size` rows
+    models   networks of one architecture; plain perceptrons go through together, others one after another, `batch_size` rows at a time
     layers   module names and "output"; default: every activation and the output
     """
 
-    def __init__(self, models: Sequence[nn.Module], layers: Sequence[str] | None = None, *, batch_size: int = 2048) -> None:
+    def __init__(self, models: Sequence[nn.Module], layers: Sequence[str] | None = None, *, batch_size: int | None = None) -> None:
         self._models, self._layers, self._batch_size = models, layers, batch_size
         self._wanted = [*activations_of(models[0]), OUTPUT] if layers is None else list(layers)
         self._plans: dict[tuple[int, ...], Blueprint | None] = {}
@@ -49,7 +49,7 @@ class StackCapture:
 
 
 def capture_stack(
-    models: Sequence[nn.Module], x: Tensor, layers: Sequence[str] | None = None, *, batch_size: int = 2048
+    models: Sequence[nn.Module], x: Tensor, layers: Sequence[str] | None = None, *, batch_size: int | None = None
 ) -> dict[str, Tensor]:
     """Values of each layer for the rows of `x`, once: see `StackCapture`.
 

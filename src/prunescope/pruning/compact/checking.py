@@ -74,6 +74,20 @@ class Draws:
         return _sizes(self.shape)
 
 
+def rigid(network: Callable[..., Any], inputs: Inputs) -> bool:
+    """Whether a network refuses every other size along positions that is tried."""
+    draws = Draws(inputs)
+    for shape in draws.sizes() if draws.shape else ():
+        args, kwargs = draws.random(1, shape)
+        try:
+            with torch.no_grad():
+                network(*args, **kwargs)
+        except Exception:  # it takes no such size
+            continue
+        return False
+    return True
+
+
 Resize = Callable[[tuple[int, ...]], tuple[int, ...]]
 
 

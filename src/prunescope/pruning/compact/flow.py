@@ -26,11 +26,14 @@ class Line:
 
     fixed   whether no input changes the place
     even    whether it holds the same number all over the other dimensions; value: that number, or the mean (0 where an input changes it)
+    alike   whether it holds the same numbers in every sample (dimension 0), and which: `sample`, the first one with the places last
     """
 
     fixed: Tensor
     even: Tensor
     value: Tensor
+    alike: Tensor
+    sample: Tensor
 
     @property
     def constant(self) -> Tensor:
@@ -52,6 +55,7 @@ def line(seen: Seen, dim: int) -> Line:
     varies = seen.varies
     fixed = ~varies.permute([dim, *rest]).flatten(1).any(1).expand(size) if ndim > 1 else ~varies.expand(size)
     even, value = torch.zeros(size, dtype=torch.bool), torch.zeros(size, dtype=torch.float64)
+    alike, sample = torch.zeros(size, dtype=torch.bool), seen.value[:0]
     found = fixed.nonzero().flatten()
     if len(found) and seen.value.numel():
         picked = seen.value.index_select(dim, found).permute([dim, *rest]).reshape(len(found), -1).double()
@@ -59,7 +63,12 @@ def line(seen: Seen, dim: int) -> Line:
         spread = (picked - first[:, None]).abs().amax(1)
         even[found] = spread <= 1e-12 * first.abs().clamp(min=1e-2)
         value[found] = torch.where(spread == 0, first, picked.mean(1))
-    return Line(fixed, even, value)
+        if dim > 0:
+            samples = seen.value.movedim(dim, -1).double()
+            sample = samples[0]
+            apart = (samples - sample).abs().amax(tuple(range(ndim - 1)))
+            alike = fixed & (apart <= 1e-12 * sample.abs().reshape(-1, size).amax(0).clamp(min=1e-2))
+    return Line(fixed, even, value, alike, sample)
 
 
 @dataclass

@@ -29,7 +29,8 @@ class CompactNorm(nn.Module):
         self.eps, self.dim, self.rms = eps, dim, rms
         self.register_buffer("member", member)  # (kept channels,): the group of each
         self.register_buffer("counts", counts)  # (groups,): places a group had
-        self.register_buffer("removed", removed)  # (3, groups): how many went, the sum of what they held, the sum of its squares
+        # (3, ..., groups): how many went, the sum of what they held, the sum of its squares; at each position where these differ
+        self.register_buffer("removed", removed)
         terms = row_terms(len(member), eps, counts, removed, rms=rms).to(removed) if dim == -1 and len(counts) == 1 else None
         self.register_buffer("terms", terms)
 
@@ -79,15 +80,17 @@ def row_terms(kept: int, eps: float, counts: Tensor, removed: Tensor, *, rms: bo
     >>> row_terms(2, 0.5, torch.tensor([4.0]), torch.tensor([[2.0], [6.0], [20.0]]), rms=False).tolist()  # held 2 and 4
     [3.0, 0.5, 0.25, 0.75, 0.5]
     """
-    gone, total, square = (t[0].double() for t in removed)
+    gone, total, square = (t[..., 0].double() for t in removed)
+    gone, total, square = (t.unsqueeze(-1) if t.ndim else t for t in (gone, total, square))  # beside a mean of each position
     number = counts[0].double()
     if rms:
-        zero = torch.zeros_like(number)
-        return torch.stack([zero, 1 / number, zero, square / number + eps, zero])
+        zero = torch.zeros_like(total)
+        return torch.stack([zero, zero + 1 / number, zero, square / number + eps, zero])
     mean = total / gone
     spread = (square / gone - mean**2).clamp(min=0.0)
     share = gone / number
-    return torch.stack([mean, kept / number, kept * gone / number**2, share * (spread + eps), share])
+    own = torch.full_like(mean, kept) / number
+    return torch.stack([mean, own, kept * gone / number**2, share * (spread + eps), share])
 
 
 def _one_group(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, terms: Tensor, *, rms: bool) -> Tensor:
@@ -115,6 +118,8 @@ def _one_group(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
 def statistics(kept: Tensor, values: Tensor, width: int, groups: int | None) -> tuple[Tensor, Tensor, Tensor]:
     """(group of each kept channel, channels that each group had, (how many went, sum, sum of squares) by group) of a shrunk norm.
 
+    `values` (..., width) may differ between positions; so do the sums (3, ..., groups) then.
+
     >>> statistics(torch.tensor([0, 3]), torch.tensor([0.0, 2.0, -1.0, 0.0]), 4, None)[2].tolist()
     [[2.0], [1.0], [5.0]]
     """
@@ -122,5 +127,6 @@ def statistics(kept: Tensor, values: Tensor, width: int, groups: int | None) -> 
     owner = torch.arange(width) // (width // number)
     gone = torch.ones(width, dtype=torch.float64).index_fill(0, kept, 0.0)
     values = values.double()
-    sums = [torch.zeros(number, dtype=torch.float64).index_add(0, owner, v * gone) for v in (torch.ones_like(gone), values, values**2)]
+    empty = torch.zeros(*values.shape[:-1], number, dtype=torch.float64)
+    sums = [empty.index_add(-1, owner, v * gone) for v in (torch.ones_like(values), values, values**2)]
     return owner[kept], torch.full((number,), float(width // number), dtype=torch.float64), torch.stack(sums)

@@ -23,7 +23,8 @@ RECURRENT = ("lstm", "gru", "rnn_tanh", "rnn_relu")
 class Norm:
     """A norm whose input loses channels: what they held goes on counting in its statistics.
 
-    kept     the channels (m,) that stay, of the `width` that there were; values (width,): what the others held (0 for those that stay)
+    kept     the channels (m,) that stay, of the `width` that there were; values (..., width): what the others held (0 for those that
+             stay), at each position where that differs between them
     groups   of a group norm, None for a norm over the last dimension
     """
 
@@ -242,4 +243,5 @@ def _norms(made: Plan) -> None:
         if gone.any() and state is not None:
             named = arguments(node)
             groups = named.get("num_groups") or named.get("group")
-            made.norms.append(Norm(node, (~gone).nonzero().flatten(), torch.where(gone, state.value, 0.0), len(ids), groups))
+            values = state.value if bool((state.even | ~gone).all()) else state.sample
+            made.norms.append(Norm(node, (~gone).nonzero().flatten(), torch.where(gone, values, 0.0), len(ids), groups))

@@ -72,32 +72,45 @@ def _sizes(module: nn.Module) -> dict[str, Any]:
     return found
 
 
-def load_compact(model: nn.Module | None, path: str | Path) -> nn.Module:
+def load_compact(model: nn.Module | None, path: str | Path, *, trust: bool = False) -> nn.Module:
     """The compacted network in `path`, written by `save_compact`; masks are not needed.
 
     model   a fresh network as it was before compaction (it stays as it is); None for a graph (.pt2)
+    trust   a .pt2 is read by torch.export.load, which runs what the file says: True for a file of somebody whom you trust with that.
+            A .safetensors file holds numbers alone and needs no trust
 
-    StoreError where the file is not one of ours or does not fit the model.
+    StoreError where the file is not one of ours or does not fit the model, and for a .pt2 without `trust`.
     """
     path = Path(path)
     if path.suffix == ".pt2":
+        if not trust:
+            raise StoreError(f"{path}: torch.export.load runs code that a .pt2 file names: pass trust=True if you trust whoever wrote it")
         return _graph(path)
     described, tensors = _read(path)
-    if model is None or type(model).__name__ != described["class"]:
+    if model is None or type(model).__name__ != described.get("class"):
         raise StoreError(
-            f"{path}: holds a {described['class']}, got {type(model).__name__}: give the network as it was before compaction, freshly made"
+            f"{path}: holds a {described.get('class')}, got {type(model).__name__}: give the network as it was before compaction, freshly "
+            "made"
         )
     made = copy.deepcopy(model)
     try:
         _norms(made, described["norms"], tensors)
         for owner, sizes in described["attributes"].items():
-            module = made.get_submodule(owner)
-            for name, value in sizes.items():
-                setattr(module, name, tuple(value) if isinstance(value, list) else value)
+            _resize(made.get_submodule(owner), sizes)
         _fill(made, tensors, described)
-    except AttributeError as error:
+    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise StoreError(f"{path}: does not fit this {type(model).__name__}: {error}") from error
     return made
+
+
+def _resize(module: nn.Module, sizes: dict[str, Any]) -> None:
+    """Put the file's numbers in the place of the module's own, and nothing else: a file must not replace what a module does."""
+    own = _sizes(module)
+    for name, value in sizes.items():
+        found = tuple(value) if isinstance(value, list) else value
+        if name not in own or not isinstance(found, type(own[name]) if not isinstance(own[name], list) else tuple):
+            raise ValueError(f"{name} = {value!r} is no size of a {type(module).__name__}")
+        setattr(module, name, found)
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -105,9 +118,9 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         with safetensors.safe_open(str(path), framework="pt") as file:
             described = json.loads((file.metadata() or {}).get("prunescope", "{}"))
             tensors = {n: file.get_tensor(n) for n in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError, ValueError) as error:
+    except (OSError, SafetensorError, ValueError, RecursionError) as error:
         raise StoreError(f"{path}: cannot be read as a compacted network: {error}") from error
-    if described.get("format") != FORMAT:
+    if not isinstance(described, dict) or described.get("format") != FORMAT:
         raise StoreError(f"{path}: is not a compacted network of prunescope ({FORMAT}): write one with save_compact")
     return described, tensors
 

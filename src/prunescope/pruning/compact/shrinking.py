@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -11,7 +12,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from prunescope.pruning.compact.checking import Check, Comparison, DiffersError, Inputs, cast, difference, doubled, precision, tolerance_of
+from prunescope.pruning.compact.checking import (
+    Check,
+    Comparison,
+    DiffersError,
+    Inputs,
+    cast,
+    difference,
+    doubled,
+    precision,
+    rigid,
+    tolerance_of,
+)
 from prunescope.pruning.compact.own import UnfitError, own_classes
 from prunescope.pruning.compact.plan import Plan, plan
 from prunescope.pruning.compact.regraph import graph_modules
@@ -70,7 +82,8 @@ def compact(
     coupling = _coupled(work, wide, model, example_inputs)
     clock.note("trace")
     tensors = {n: t.detach() for n, t in [*work.named_buffers(), *work.named_parameters()]}
-    found = study(coupling, tensors, torch.utils._pytree.tree_leaves(wide), approximate=approximate)
+    leaves = torch.utils._pytree.tree_leaves(wide)
+    found = study(coupling, tensors, leaves, approximate=approximate, rigid=functools.partial(rigid, work, wide))
     clock.note("plan")
     build = Build(masked.eval(), work, inputs, wide, approximate, clock, calibration)
     return build.first(found)

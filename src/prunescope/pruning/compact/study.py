@@ -6,7 +6,8 @@ changes, which then goes into the bias behind that weight.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,6 +35,7 @@ class Study:
     known    by (weight, dimension): inputs that hold one known number at every use of the weight, which a bias can stand for
     held     the same, but with a border of zeros round it: one channel has to stay for all of them
     loud     by set: meets other channels where it is neither zero nor, in a norm, constant; moving: those of them that inputs change
+    rigid    whether the network takes inputs of the example's size alone: what a norm's channels hold may differ between positions then
     """
 
     coupling: Coupling
@@ -46,6 +48,7 @@ class Study:
     held: dict[Side, Tensor] = field(default_factory=dict)
     loud: dict[int, str] = field(default_factory=dict)
     moving: set[int] = field(default_factory=set)
+    rigid: Callable[[], bool] = lambda: False
 
     def reason(self, number: int) -> str:
         """Why a dead set stays."""
@@ -58,9 +61,17 @@ class Study:
         return found
 
 
-def study(coupling: Coupling, tensors: Mapping[str, Tensor], inputs: list[Any], *, approximate: bool = False) -> Study:
+def study(
+    coupling: Coupling,
+    tensors: Mapping[str, Tensor],
+    inputs: list[Any],
+    *,
+    approximate: bool = False,
+    rigid: Callable[[], bool] = lambda: False,
+) -> Study:
     """Run the masked network once and note what stands where weights take channels in and where channels meet.
 
+    rigid         tells whether the network takes no other size than the inputs'; asked only where it matters
     approximate   take the mean of a channel that no input changes for what it holds everywhere
     """
     taken = intakes(coupling)
@@ -78,7 +89,7 @@ def study(coupling: Coupling, tensors: Mapping[str, Tensor], inputs: list[Any], 
         for state in flow.lines.values():
             if state is not None:
                 state.even = state.fixed
-    found = Study(coupling, tensors, taken, flow)
+    found = Study(coupling, tensors, taken, flow, rigid=functools.cache(rigid))
     _uses(found)
     _inputs(found)
     _meetings(found)
@@ -143,13 +154,21 @@ def _meetings(found: Study) -> None:
             state = found.flow.lines[source]
             ids = _ids(found.coupling, *source)
             assert state is not None
-            wrong = set() if ids is None else set(np.unique(sets[ids[~state.constant].numpy()]).tolist())
+            right = state.constant
+            if bool((state.alike & ~right).any()) and by_position(node) and found.rigid():
+                right = right | state.alike
+            wrong = set() if ids is None else set(np.unique(sets[ids[~right].numpy()]).tolist())
             found.moving |= set() if ids is None else set(np.unique(sets[ids[~state.fixed].numpy()]).tolist())
             why = "is not constant where a norm takes its statistics"
         else:
             wrong, why = _met(found, node, here), "meets other channels without a weight in between"
             found.moving |= wrong
         found.loud.update((s, why) for s in here.tolist() if s in wrong)
+
+
+def by_position(node: torch.fx.Node | None) -> bool:
+    """Whether a norm takes its statistics at each position alone: one over the last dimension, not over groups of channels."""
+    return node is not None and "group" not in rule_of(node.target)[0]
 
 
 def _ids(coupling: Coupling, source: torch.fx.Node, dim: int) -> Tensor | None:
