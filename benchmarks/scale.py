@@ -235,7 +235,7 @@ ratios nearer to 1 than that say nothing.
 ## Real trials
 
 Each prunes, trains and measures a network 64-4-2 on 60 digits and stores four files. "Overhead" is processes / rate less the time of
-a trial in the serial engine. Where the load is above the number of cores, more processes get a larger share of them, and it may be below 0.
+a trial in the serial engine. Where the load is above the number of cores, more processes get more of them, and it may be below 0.
 
 """
     return head + "\n".join(table(empty, options.jobs)) + between + "\n".join(table(real, options.jobs)) + "\n" + paper(empty, disk, driver)
