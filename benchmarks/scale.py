@@ -223,9 +223,9 @@ def page(empty: list[Row], real: list[Row], disk: dict[str, float], driver: dict
 
 Trials a second and the overhead of a trial, for each engine and for the tools that one would take otherwise. Made by
 `python benchmarks/scale.py --empty {options.empty} --trials {options.trials} --out docs/science/scale.md`: tasks that do nothing, and
-real trials that are as small as trials get; {options.jobs} processes of one thread, {platform.machine()}, {engines.cores()} cores shared with
-other work (load {os.getloadavg()[0]:.0f} at the end), {versions}. The serial engine's two goes differ by factors of {spread} (empty, real):
-ratios nearer to 1 than that say nothing.
+real trials that are as small as trials get; {options.jobs} processes of one thread, {platform.machine()}, {engines.cores()} cores shared
+with other work (load {os.getloadavg()[0]:.0f} at the end), {versions}.
+The serial engine's two goes differ by factors of {spread} (empty, real): ratios nearer to 1 than that say nothing.
 
 ## Empty tasks
 
