@@ -217,12 +217,15 @@ def table(rows: list[Row], jobs: int) -> list[str]:
 def page(empty: list[Row], real: list[Row], disk: dict[str, float], driver: dict[str, float], options: argparse.Namespace) -> str:
     """The page."""
     versions = ", ".join(f"{n} {metadata.version(n)}" for n in ("ray", "joblib", "torch"))
+    goes = [[row.rate for row in rows if row.name.startswith("serial")] for rows in (empty, real)]
+    spread = " and ".join(f"{max(rates) / min(rates):.1f}" for rates in goes)
     head = f"""# How far it scales
 
 Trials a second and the overhead of a trial, for each engine and for the tools that one would take otherwise. Made by
-`python benchmarks/scale.py --out docs/science/scale.md`: {options.empty:,} empty tasks, {options.trials:,} real trials that are as small as
-trials get, {options.jobs} processes of one thread, {platform.machine()}, {engines.cores()} cores shared with other work (load
-{os.getloadavg()[0]:.0f}), {versions}. Read ratios, not seconds.
+`python benchmarks/scale.py --empty {options.empty} --trials {options.trials} --out docs/science/scale.md`: tasks that do nothing, and
+real trials that are as small as trials get; {options.jobs} processes of one thread, {platform.machine()}, {engines.cores()} cores shared
+with other work (load {os.getloadavg()[0]:.0f} at the end), {versions}.
+The serial engine's two goes differ by factors of {spread} (empty, real): ratios nearer to 1 than that say nothing.
 
 ## Empty tasks
 
@@ -232,7 +235,7 @@ trials get, {options.jobs} processes of one thread, {platform.machine()}, {engin
 ## Real trials
 
 Each prunes, trains and measures a network 64-4-2 on 60 digits and stores four files. "Overhead" is processes / rate less the time of
-a trial in the serial engine; on cores that others use too it holds what they took.
+a trial in the serial engine. Where the load is above the number of cores, more processes get more of them, and it may be below 0.
 
 """
     return head + "\n".join(table(empty, options.jobs)) + between + "\n".join(table(real, options.jobs)) + "\n" + paper(empty, disk, driver)
