@@ -24,7 +24,7 @@ from prunescope.experiments import checkpoints, engines, presets
 from prunescope.experiments.checkpoints import SECONDS
 from prunescope.experiments.deployment import check_extras
 from prunescope.experiments.sweep import Trial, trials
-from prunescope.experiments.tasks import Task, carry_out, dense_name, trial_name
+from prunescope.experiments.tasks import Task, carry_out, dense_name, rounds_name, trial_name
 from prunescope.experiments.trial import build_model, load_data
 from prunescope.integrations.tracking import tracked
 from prunescope.results import schema
@@ -185,7 +185,8 @@ def _forget(folder: Path, planned: Plan) -> None:
     if not (folder / "experiment.json").exists():
         return
     read_json(folder / "experiment.json")  # refuses to touch a folder that is not a run
-    checkpoints.forget(folder, [name for t in planned.trials for name in (trial_name(t), dense_name(t))])
+    chains = [rounds_name(t) for t in planned.trials if t.config.prune.when == "rewind"]
+    checkpoints.forget(folder, [*chains, *(name for t in planned.trials for name in (trial_name(t), dense_name(t)))])
     for trial in planned.trials:
         shutil.rmtree(folder / "trials" / trial.hash, ignore_errors=True)
         if trial.dense_hash:

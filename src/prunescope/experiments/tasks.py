@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prunescope.config import TrialConfig
+from prunescope.config import TrialConfig, value_hash
 from prunescope.experiments import engines
 from prunescope.experiments.broadcast import Broadcast
 from prunescope.experiments.checkpoints import FOLDER, SECONDS, Checkpoints, companies
@@ -94,6 +94,11 @@ def dense_name(trial: Trial) -> str:
     return f"dense/{trial.dense_hash}"
 
 
+def rounds_name(trial: Trial) -> str:
+    """What checkpoints call the rounds that a trial shares with others: the same ones may be asked for at other levels."""
+    return f"rounds/{trial.rounds_hash}-{value_hash(ticket_levels(trial))}"
+
+
 def batches(
     tasks: Sequence[Task],
     kind: Callable[[Task], str | None],
@@ -158,7 +163,9 @@ def carry_out(tasks: Sequence[Task], engine: engines.Serial | engines.Processes,
         )
         progress.notes(texts)
         _pass(dense_batch, dense, "training ", engine, progress)
-        linked, texts = batches(chains, lambda t: t.kind, stack=stack, jobs=engine.jobs, apart=lambda _: None)
+        linked, texts = batches(
+            chains, lambda t: t.kind, stack=stack, jobs=engine.jobs, before=before, name=rounds_name, apart=lambda _: None
+        )
         progress.notes(texts)
         _pass(rounds_batch, linked, "rounds of ", engine, progress)
         trials, texts = batches(missing, lambda t: t.kind if t.trains else None, stack=stack, jobs=engine.jobs, before=before)
@@ -212,7 +219,9 @@ def _broadcast(batch: Batch, works: Sequence[Execution], name: Callable[[Trial],
 
 def _checkpoints(batch: Batch, works: Sequence[Execution], names: Sequence[str]) -> Checkpoints:
     first = batch.tasks[0]
-    return Checkpoints(first.folder, {id(w.model): n for w, n in zip(works, names, strict=True)}, first.checkpoint)
+    found = Checkpoints(first.folder, {id(w.model): n for w, n in zip(works, names, strict=True)}, first.checkpoint)
+    found.begin()
+    return found
 
 
 def dense_batch(batch: Batch, listener: Any = None) -> list[Exception | None]:
@@ -254,10 +263,14 @@ def rounds_batch(batch: Batch, listener: Any = None) -> list[Exception | None]:
         yield from rounds(work, task.cache, ticket_levels(task.trial))
 
     works = _executions(batch, listener)
-    broadcast = _broadcast(batch, works, lambda trial: f"rounds/{trial.rounds_hash}")
-    found = together([steps(w, t) for w, t in zip(works, batch.tasks, strict=True)], stack=batch.stack, watchers=[broadcast])
+    checkpoints = _checkpoints(batch, works, [rounds_name(t.trial) for t in batch.tasks])
+    broadcast = _broadcast(batch, works, rounds_name)
+    chains = [steps(w, t) for w, t in zip(works, batch.tasks, strict=True)]
+    errors = together(chains, stack=batch.stack, checkpoints=checkpoints, watchers=[broadcast])
     broadcast.done()
-    return found
+    if not any(errors):
+        checkpoints.done()
+    return errors
 
 
 def trial_batch(batch: Batch, listener: Any = None) -> list[Exception | None]:
