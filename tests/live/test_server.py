@@ -1,5 +1,6 @@
 """The server answers this machine alone and has nothing but its page and the progress; the commands that start it."""
 
+import dataclasses
 import http.client
 import json
 import signal
@@ -92,9 +93,9 @@ def test_watch_refuses_what_is_no_run(tmp_path, monkeypatch, capsys, made):
 def test_run_watch_serves_the_run_from_its_start(tmp_path, monkeypatch, capsys):
     """The page is there while trials are at work: the run itself is asked from inside."""
     monkeypatch.chdir(tmp_path)
-    from prunescope.experiments import tasks
+    from prunescope.experiments import passes
 
-    real, seen = tasks.trial_batch, []
+    real, seen = passes.TRIALS.function, []
 
     def looked_at(batch, listener=None):
         address = capsys.readouterr().err.split("watch: ")[1].split()[0] if not seen else seen[0][0]
@@ -102,7 +103,7 @@ def test_run_watch_serves_the_run_from_its_start(tmp_path, monkeypatch, capsys):
             seen.append((address, json.loads(answer.read())["status"]))
         return real(batch, listener)
 
-    monkeypatch.setattr(tasks, "trial_batch", looked_at)
+    monkeypatch.setattr(passes, "TRIALS", dataclasses.replace(passes.TRIALS, function=looked_at))
     monkeypatch.setattr("prunescope.report.write_figures", lambda run: [])  # takes seconds, and others test it
     (tmp_path / "tiny.toml").write_text(tomli_w.dumps(TINY))
     monkeypatch.setattr(sys, "argv", ["prunescope", "run", "tiny.toml", "-s", "seeds=1", "--engine", "serial", "--watch"])

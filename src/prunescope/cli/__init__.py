@@ -85,6 +85,8 @@ def run(
     watched: Annotated[bool, typer.Option("--watch", help="Show it in the browser while it works, on this machine only.")] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Do finished trials again.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would run.")] = False,
+    shard: Annotated[str | None, typer.Option(metavar="I/N", help="Only part I of N of the trials, e.g. 3/20.")] = None,
+    lease: Annotated[float, typer.Option(metavar="SECONDS", help="After which a run that shows no sign of life loses its trials.")] = 60.0,
 ) -> None:
     """Run an experiment: all its trials that are not finished yet, then its report."""
     from prunescope import experiments, report
@@ -92,7 +94,7 @@ def run(
 
     overrides = [parse_override(s) for s in settings or []]
     if dry_run:
-        _show_plan(experiments.plan(source, overrides))
+        _show_plan(experiments.plan(source, overrides), shard)
         return
     planned = folder or (Path("runs") / experiments.plan(source, overrides).experiment.name if watched else None)
     with watching(planned) if watched and planned else contextlib.nullcontext() as shown:
@@ -100,6 +102,7 @@ def run(
             finished = experiments.run(
                 source, overrides=overrides, out=folder, data_dir=data_dir, engine=engine, jobs=jobs, threads=threads, device=device,
                 stack=int(stack) if stack.isdigit() else stack, checkpoint=checkpoint, log=log or (), fresh=fresh, quiet=False,
+                shard=shard, lease=lease,
             )  # fmt: skip
         except KeyboardInterrupt:
             print("prunescope: stopped; finished trials and checkpoints are kept, and the same command goes on from them", file=sys.stderr)
@@ -110,6 +113,8 @@ def run(
             shown.linger()
     _show_summary(finished)
     failed = finished.trials[finished.trials["status"] != "finished"]
+    if shard is not None:
+        failed = failed[failed["hash"].isin([t.hash for t in experiments.in_shard(experiments.plan(source, overrides).trials, shard)])]
     for row in failed.itertuples():
         what = f"{row.variant}, sparsity {row.sparsity}, seed {row.seed}: {row.reason}"
         out.print(f"failed: {escape(what)}", highlight=False)
@@ -206,11 +211,15 @@ def data_get(name: Annotated[str, typer.Argument(help="A data set, e.g. mnist.")
         print(path)
 
 
-def _show_plan(planned: Any) -> None:
-    table = Table(title=f"{planned.experiment.name}: {len(planned.trials)} trials", title_justify="left", box=None)
+def _show_plan(planned: Any, shard: str | None) -> None:
+    from prunescope.experiments import in_shard
+
+    trials = in_shard(planned.trials, shard)
+    part = "" if shard is None else f" of {len(planned.trials)}, part {shard}"
+    table = Table(title=f"{planned.experiment.name}: {len(trials)} trials{part}", title_justify="left", box=None)
     for column in ("hash", "trial", "pruned"):
         table.add_column(column, no_wrap=column == "hash")
-    for trial in planned.trials:
+    for trial in trials:
         prune = trial.config.prune
         what = "never" if prune.when == "never" else f"{prune.when}: {prune.granularity} by {prune.criterion}, {prune.allocation}"
         table.add_row(trial.hash, escape(trial.label), what)

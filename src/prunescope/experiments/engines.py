@@ -1,5 +1,6 @@
 """Engines: how many independent tasks are carried out. Every engine is one `map` over tasks, in any order.
 
+Tasks are drawn one at a time, when a worker is free: to draw one may be to claim it, and there may be more than fit into memory.
 A task that raises gives its error as its result; a worker that dies is replaced and its task is tried once more.
 """
 
@@ -9,9 +10,10 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import threading
 import traceback
-from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -37,10 +39,18 @@ class Watcher(Protocol):
 
 
 class Engine(Protocol):
-    """Carries out tasks and yields (task, result or exception) as they end."""
+    """Carries out tasks and yields (task, result or exception) as they end: `jobs` at a time, `here` if in this very process."""
+
+    @property
+    def jobs(self) -> int:
+        """How many tasks are carried out at a time."""
+
+    @property
+    def here(self) -> bool:
+        """Whether tasks are carried out in this process, one after another."""
 
     def map(
-        self, function: Callable[[T], R], tasks: Sequence[T], *, label: Callable[[T], str], watcher: Watcher
+        self, function: Callable[[T], R], tasks: Iterable[T], *, label: Callable[[T], str], watcher: Watcher
     ) -> Iterator[tuple[T, R | Exception]]:
         """`function` of every task; `label` names a task for the watcher."""
 
@@ -48,10 +58,10 @@ class Engine(Protocol):
 class Serial:
     """One task after another in this process."""
 
-    jobs = 1
+    jobs, here = 1, True
 
     def map(
-        self, function: Callable[[T], R], tasks: Sequence[T], *, label: Callable[[T], str], watcher: Watcher
+        self, function: Callable[[T], R], tasks: Iterable[T], *, label: Callable[[T], str], watcher: Watcher
     ) -> Iterator[tuple[T, R | Exception]]:
         """`function` of every task, in order."""
         for task in tasks:
@@ -88,41 +98,53 @@ class Processes:
     A pipe for each worker tells exactly whose task was lost when one is killed; the standard pools lose them all.
     """
 
+    here = False
+
     def __init__(self, jobs: int, threads: int = 1) -> None:
         self.jobs, self.threads = jobs, threads
 
     def map(
-        self, function: Callable[[T], R], tasks: Sequence[T], *, label: Callable[[T], str], watcher: Watcher
+        self, function: Callable[[T], R], tasks: Iterable[T], *, label: Callable[[T], str], watcher: Watcher
     ) -> Iterator[tuple[T, R | Exception]]:
         """`function` of every task, as many at a time as there are workers; the function and tasks are sent to them."""
-        waiting, attempts = deque(range(len(tasks))), Counter[int]()
-        idle = [_Worker.start(self.threads) for _ in range(min(self.jobs, len(tasks)))]
-        busy: dict[Any, tuple[_Worker, int]] = {}
+        drawn, again = iter(tasks), deque[T]()  # again: those whose worker died once
+        idle: list[_Worker] = []
+        busy: dict[Any, tuple[_Worker, T, bool]] = {}
         try:
-            while waiting or busy:
-                while waiting and idle:
-                    worker, number = idle.pop(), waiting.popleft()
-                    attempts[number] += 1
-                    watcher.started(label(tasks[number]))
+            while True:
+                while len(busy) < self.jobs and (next_one := self._next(again, drawn)) is not None:
+                    task, last = next_one
+                    worker = idle.pop() if idle else _Worker.start(self.threads)
+                    watcher.started(label(task))
                     with contextlib.suppress(OSError):  # a worker that is gone already shows below, as the end of its pipe
-                        worker.connection.send((function, tasks[number]))
-                    busy[worker.connection] = worker, number
+                        worker.connection.send((function, task))
+                    busy[worker.connection] = worker, task, last
+                if not busy:
+                    return
                 for connection in wait(list(busy)):
-                    worker, number = busy.pop(connection)
-                    watcher.ended(label(tasks[number]))
+                    worker, task, last = busy.pop(connection)
+                    watcher.ended(label(task))
                     try:
                         result: Any = worker.connection.recv()
+                        idle.append(worker)
                     except (EOFError, OSError):
                         result = _lost(worker)
-                        worker = _Worker.start(self.threads)
-                    idle.append(worker)
-                    if isinstance(result, WorkerDiedError) and attempts[number] == 1:
-                        waiting.appendleft(number)
+                    if isinstance(result, WorkerDiedError) and not last:
+                        again.append(task)
                     else:
-                        yield tasks[number], result
+                        yield task, result
         finally:
-            for worker in [*idle, *(w for w, _ in busy.values())]:
+            for worker in [*idle, *(w for w, _, _ in busy.values())]:
                 worker.process.kill()
+
+    @staticmethod
+    def _next(again: deque[T], drawn: Iterator[T]) -> tuple[T, bool] | None:
+        """A task to start and whether it is its last try; None when there is none left."""
+        if again:
+            return again.popleft(), True
+        for task in drawn:
+            return task, False
+        return None
 
 
 def _lost(worker: _Worker) -> WorkerDiedError:
@@ -132,6 +154,7 @@ def _lost(worker: _Worker) -> WorkerDiedError:
 
 def _work(connection: Connection, threads: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle: it ends the workers
+    threading.Thread(target=_leave_with_parent, name="prunescope parent", daemon=True).start()
     torch.set_num_threads(threads)
     while True:
         try:
@@ -149,6 +172,14 @@ def _work(connection: Connection, threads: int) -> None:
             return
         except Exception as error:  # not every exception of a user's code can be sent
             connection.send(RuntimeError(f"{type(result).__name__} that could not be sent: {result} ({error})"))
+
+
+def _leave_with_parent() -> None:
+    """End this worker when its run is killed: what it is at would be done twice by the next one."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)
 
 
 def engine(name: str, *, jobs: int | None = None, threads: int = 1) -> Serial | Processes:

@@ -8,7 +8,7 @@ import platform
 import shlex
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
@@ -23,15 +23,17 @@ from prunescope.config import ExperimentConfig
 from prunescope.experiments import checkpoints, engines, presets
 from prunescope.experiments.checkpoints import SECONDS
 from prunescope.experiments.deployment import check_extras
+from prunescope.experiments.passes import carry_out
 from prunescope.experiments.sweep import Trial, trials
-from prunescope.experiments.tasks import Task, carry_out, dense_name, rounds_name, trial_name
+from prunescope.experiments.tasks import Task, dense_name, rounds_name, trial_name
 from prunescope.experiments.trial import build_model, load_data
 from prunescope.integrations.tracking import tracked
 from prunescope.results import schema
-from prunescope.results.store import Run, read_json, write_beside, write_json
+from prunescope.results.claims import LEASE, Runner
+from prunescope.results.store import Run, check_folder, read_json, write_beside, write_json
 from prunescope.training.arrangement import asked
 from prunescope.training.optim import build as build_optimizer
-from prunescope.types import ConfigError
+from prunescope.types import ConfigError, StoreError
 
 OPTIONAL = ("onnx", "onnxruntime", "onnxscript", "torchao")
 PACKAGES = ("prunescope", "torch", "numpy", "scipy", "scikit-learn", "pandas", "duckdb", "safetensors")
@@ -70,6 +72,8 @@ def run(
     quiet: bool = True,
     log: Sequence[str] | str = (),
     finish: Callable[[Run], object] | None = None,
+    shard: str | None = None,
+    lease: float = LEASE,
 ) -> Run:
     """Run every trial of an experiment that is not finished yet and return the Run.
 
@@ -81,33 +85,48 @@ def run(
     fresh       forget finished trials of this experiment first
     log         "tensorboard" or "mlflow" (extra `track`), also "tensorboard=DIR" and "mlflow=URI": records are handed on as they come
     finish      called with the Run at the end (the command line writes the report there)
+    shard       "3/20": only the third of twenty parts of the trials, by their hashes; parts merge by copying their folders together
+    lease       seconds after which a run on another machine that shows no sign of life loses the trials that it was at
+
+    Several runs may work in one folder, on one machine or on many: each trial is done by the run that claims it (results/claims.py).
 
     Raises ConfigError and DataError before anything runs, StoreError when results cannot be written. A trial that fails is a row.
     """
     asked(stack, 1)
-    if not checkpoint >= 0:
-        raise ConfigError(f"checkpoint {checkpoint!r}: expected the seconds between checkpoints, 0 for every epoch, inf for none")
+    _numbers(checkpoint, lease)
     planned = plan(source, overrides)
+    own = in_shard(planned.trials, shard)
     folder = Path(out) if out is not None else Path("runs") / planned.experiment.name
     directory = Path(data_dir) if data_dir is not None else None
-    where = _device(device)
+    tasks = [Task(t, folder, directory, _device(device), checkpoint) for t in own]
     tracking = tracked([log] if isinstance(log, str) else log, folder)
-    notes = check(planned, directory)
+    notes = [*check(planned, directory), *check_folder(folder)]
     if fresh:
         _forget(folder, planned)
     about = describe(planned, notes, reproduce(source, overrides, folder))
-    spent = 0.0 if fresh else _spent(folder)
-    write_json(folder / "experiment.json", {**about, "wall_seconds": spent})
-    write_beside(folder / "experiment.toml", lambda p: p.write_text(toml_text(planned), encoding="utf-8"))
-    tasks = [Task(t, folder, directory, where, checkpoint) for t in planned.trials]
-    began = time.perf_counter()
-    with tracking:
-        carry_out(tasks, engines.engine(engine, jobs=jobs, threads=threads), stack=stack, quiet=quiet)
-    write_json(folder / "experiment.json", {**about, "wall_seconds": round(spent + time.perf_counter() - began, 1)})
+    with _clocked(folder, about, 0.0 if fresh else _spent(folder)), tracking:
+        write_beside(folder / "experiment.toml", lambda p: p.write_text(toml_text(planned), encoding="utf-8"))
+        carry_out(tasks, engines.engine(engine, jobs=jobs, threads=threads), stack=stack, quiet=quiet, lease=lease)
     finished = Run(folder)
     if finish is not None:
         finish(finished)
     return finished
+
+
+def _numbers(checkpoint: float, lease: float) -> None:
+    if not checkpoint >= 0:
+        raise ConfigError(f"checkpoint {checkpoint!r}: expected the seconds between checkpoints, 0 for every epoch, inf for none")
+    if not lease > 0:
+        raise ConfigError(f"lease {lease!r}: expected seconds above 0")
+
+
+@contextlib.contextmanager
+def _clocked(folder: Path, about: Mapping[str, Any], spent: float) -> Iterator[None]:
+    """experiment.json before the work, and after it with the seconds that all of it took."""
+    write_json(folder / "experiment.json", {**about, "wall_seconds": spent})
+    began = time.perf_counter()
+    yield
+    write_json(folder / "experiment.json", {**about, "wall_seconds": round(spent + time.perf_counter() - began, 1)})
 
 
 def check(planned: Plan, data_dir: Path | None) -> list[str]:
@@ -126,10 +145,27 @@ def check(planned: Plan, data_dir: Path | None) -> list[str]:
     return list(notes)
 
 
+def in_shard(trials: Sequence[Trial], shard: str | None) -> list[Trial]:
+    """The trials of part i of n, for `shard` "i/n"; all of them for None. Parts go by hashes: a trial is in one of them.
+
+    >>> in_shard([], "3/2")
+    Traceback (most recent call last):
+        ...
+    prunescope.types.ConfigError: shard '3/2': expected i/n with i from 1 to n, e.g. 3/20 for the third of twenty parts
+    """
+    if shard is None:
+        return list(trials)
+    part, _, parts = shard.partition("/")
+    if not (part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
+        raise ConfigError(f"shard {shard!r}: expected i/n with i from 1 to n, e.g. 3/20 for the third of twenty parts")
+    return [t for t in trials if int(t.hash, 16) % int(parts) == int(part) - 1]
+
+
 def _spent(folder: Path) -> float:
-    """Seconds on the clock that earlier calls of the same run took."""
-    place = folder / "experiment.json"
-    return float(read_json(place).get("wall_seconds", 0.0)) if place.exists() else 0.0
+    """Seconds on the clock that earlier calls of the same run took; of a file that a kill cut short, none."""
+    with contextlib.suppress(StoreError, TypeError, ValueError):
+        return float(read_json(folder / "experiment.json").get("wall_seconds", 0.0))
+    return 0.0
 
 
 def reproduce(source: Any, overrides: Any, folder: Path) -> str:
@@ -185,6 +221,8 @@ def _forget(folder: Path, planned: Plan) -> None:
     if not (folder / "experiment.json").exists():
         return
     read_json(folder / "experiment.json")  # refuses to touch a folder that is not a run
+    if not Runner(folder).alone():
+        raise StoreError(f"{folder}: another run is at work there: wait for its end, or leave --fresh out to share the work with it")
     chains = [rounds_name(t) for t in planned.trials if t.config.prune.when == "rewind"]
     checkpoints.forget(folder, [*chains, *(name for t in planned.trials for name in (trial_name(t), dense_name(t)))])
     for trial in planned.trials:

@@ -1,10 +1,8 @@
-"""Tasks: which trials and dense trainings are missing, which of them go together, and carrying them out by an engine."""
+"""Tasks: trials and the trainings that they share, as a worker is given them: which go together, and carrying out a batch."""
 
 from __future__ import annotations
 
-import functools
 import json
-import shutil
 import time
 import traceback
 from collections.abc import Callable, Collection, Sequence
@@ -15,20 +13,17 @@ from typing import Any
 from prunescope.config import TrialConfig, value_hash
 from prunescope.experiments import engines
 from prunescope.experiments.broadcast import Broadcast
-from prunescope.experiments.checkpoints import FOLDER, SECONDS, Checkpoints, companies
+from prunescope.experiments.checkpoints import SECONDS, Checkpoints
 from prunescope.experiments.execution import apart
 from prunescope.experiments.levels import levels
-from prunescope.experiments.progress import Progress
 from prunescope.experiments.sweep import Trial
-from prunescope.experiments.tickets import rounds
+from prunescope.experiments.tickets import round_place, rounds
 from prunescope.experiments.together import together
 from prunescope.experiments.trial import Execution, Outcome, Steps, build_model, load_data, trial_steps
 from prunescope.pruning import Masks
-from prunescope.results import live
 from prunescope.results.store import TrialFolder, write_beside, write_json, write_records
 from prunescope.training import save_weights
 from prunescope.training.arrangement import Way, arrange
-from prunescope.types import StoreError
 
 AT_ONCE = 64  # trials of a task at most: what a killed worker loses, and by then a stack is as fast as it gets
 
@@ -99,6 +94,22 @@ def rounds_name(trial: Trial) -> str:
     return f"rounds/{trial.rounds_hash}-{value_hash(ticket_levels(trial))}"
 
 
+def trial_done(task: Task) -> bool:
+    """Whether the trial is finished."""
+    return _place(task).finished()
+
+
+def dense_done(task: Task) -> bool:
+    """Whether the training that the trial shares is there."""
+    return task.cache is None or (task.cache / "records.parquet").exists()
+
+
+def rounds_done(task: Task) -> bool:
+    """Whether the rounds that the trial shares are there, the last of them."""
+    wanted = ticket_levels(task.trial)
+    return not wanted or task.cache is None or (round_place(task.cache, task.trial, wanted) / "records.parquet").exists()
+
+
 def batches(
     tasks: Sequence[Task],
     kind: Callable[[Task], str | None],
@@ -141,65 +152,6 @@ def _fitting(task: Task, count: int, stack: str | int, apart: str | None) -> tup
     count = min(count, AT_ONCE)
     plan = arrange([model] * count, [data.train] * count, task.trial.config.training, stack=stack, apart=apart)
     return plan.way is not Way.ALONE, plan.text
-
-
-def carry_out(tasks: Sequence[Task], engine: engines.Serial | engines.Processes, *, stack: str | int = "auto", quiet: bool = True) -> None:
-    """Carry out what is missing of `tasks`: first the dense trainings that trials share, then the trials."""
-    missing = [t for t in tasks if not TrialFolder(t.folder / "trials" / t.trial.hash).finished()]
-    shared: dict[Path, Task] = {}
-    for task in missing:
-        if task.cache is not None and not (task.cache / "records.parquet").exists():
-            shared.setdefault(task.cache, task)
-    chains = deepest(missing)
-    folders = {t.folder for t in tasks}
-    for folder in folders:
-        live.forget(folder)
-        (folder / live.FOLDER).mkdir(parents=True, exist_ok=True)  # while it is there, a run is at work
-    with Progress(total=len(tasks), done=len(tasks) - len(missing), extra=len(shared) + len(chains), quiet=quiet) as progress:
-        before = [names for folder in {t.folder for t in missing} for names in companies(folder)]
-        alike = list(shared.values())
-        dense, texts = batches(
-            alike, lambda t: t.dense_kind, stack=stack, jobs=engine.jobs, before=before, name=dense_name, apart=lambda _: None
-        )
-        progress.notes(texts)
-        _pass(dense_batch, dense, "training ", engine, progress)
-        linked, texts = batches(
-            chains, lambda t: t.kind, stack=stack, jobs=engine.jobs, before=before, name=rounds_name, apart=lambda _: None
-        )
-        progress.notes(texts)
-        _pass(rounds_batch, linked, "rounds of ", engine, progress)
-        trials, texts = batches(missing, lambda t: t.kind if t.trains else None, stack=stack, jobs=engine.jobs, before=before)
-        progress.notes(texts)
-        _pass(trial_batch, trials, "", engine, progress)
-    for folder in folders:
-        shutil.rmtree(folder / FOLDER, ignore_errors=True)  # what is left belongs to trials that failed
-        live.forget(folder)
-
-
-def _pass(
-    function: Callable[..., list[Exception | None]],
-    todo: Sequence[Batch],
-    prefix: str,
-    engine: engines.Serial | engines.Processes,
-    progress: Progress,
-) -> None:
-    """Carry out `todo`; what fails in company is tried again alone, and what fails alone is a failed trial."""
-    work = functools.partial(function, listener=progress.epochs) if isinstance(engine, engines.Serial) else function
-    again: list[Batch] = []
-    for batch, result in engine.map(work, todo, label=lambda b: prefix + b.label, watcher=progress):  # type: ignore[misc]
-        errors = [result] * len(batch.tasks) if isinstance(result, Exception) else result
-        for task, error in zip(batch.tasks, errors, strict=True):
-            if isinstance(error, StoreError):
-                raise error
-            if error is not None and len(batch.tasks) > 1:
-                again.append(Batch((task,), "off"))
-                continue
-            if error is not None and function is trial_batch:
-                fail(task, error)
-                progress.failed(task.trial.label, engines.reason(error))
-            progress.advance()
-    if again:
-        _pass(function, again, prefix, engine, progress)
 
 
 def _executions(batch: Batch, listener: Any) -> list[Execution]:
@@ -277,6 +229,7 @@ def trial_batch(batch: Batch, listener: Any = None) -> list[Exception | None]:
     """Carry out trials and store them; the error of each, or None."""
     began = time.perf_counter()
     for task in batch.tasks:
+        _place(task).sweep()
         write_json(_place(task).status_file, _status(task, "running"))
     works = _executions(batch, listener)
     checkpoints = _checkpoints(batch, works, [trial_name(t.trial) for t in batch.tasks])
@@ -299,7 +252,7 @@ def _stored(task: Task, outcome: Outcome | Exception, seconds: float) -> Excepti
     write_beside(place.weights_file, lambda p: save_weights(outcome.model, p))
     write_beside(place.masks_file, (outcome.masks or Masks({})).save)
     write_records(place.records_file, outcome.records)
-    write_json(place.status_file, {**_status(task, "finished"), "seconds": round(seconds, 3)})
+    write_json(place.status_file, {**_status(task, "finished"), "seconds": round(seconds, 3), "files": place.seal()})
     return None
 
 

@@ -9,7 +9,7 @@ levels and controls share them: only the last training of a control ("reinitiali
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -19,6 +19,7 @@ from prunescope import rng
 from prunescope.config import TrainingConfig, value_hash
 from prunescope.experiments.execution import Execution, Steps, build_model
 from prunescope.experiments.levels import levels
+from prunescope.experiments.sweep import Trial
 from prunescope.pruning import Masks, prune
 from prunescope.types import StoreError
 
@@ -49,7 +50,7 @@ def rounds(work: Execution, cache: Path | None, wanted: list[float]) -> Steps[Ma
     work.dense_records = len(work.recorder.records)
     for number in range(1, len(wanted) + 1):
         del work.recorder.records[work.dense_records :]
-        place = None if cache is None else cache / f"rounds-{work.trial.rounds_hash}" / value_hash(wanted[:number])
+        place = None if cache is None else round_place(cache, work.trial, wanted[:number])
         if place is not None and (found := _kept(work, place)) is not None:
             masks = found
             continue
@@ -59,6 +60,11 @@ def rounds(work: Execution, cache: Path | None, wanted: list[float]) -> Steps[Ma
         if place is not None:
             work.keep(place, work.recorder.records[work.dense_records :], masks)
     return masks
+
+
+def round_place(cache: Path, trial: Trial, wanted: Sequence[float]) -> Path:
+    """The folder of the round that ends the levels `wanted`."""
+    return cache / f"rounds-{trial.rounds_hash}" / value_hash(list(wanted))
 
 
 def _kept(work: Execution, place: Path) -> Masks | None:

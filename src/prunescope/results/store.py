@@ -3,6 +3,7 @@
 runs/<name>/experiment.json
             dense/<hash>/    what trials that share their training before pruning share: records, weights
             checkpoints/     where trainings under way stand, removed when all is done
+            claims/, runners/    who is at what (claims.py), while runs are at work
             trials/<hash>/   trial.json (last, it says "finished"), records.parquet, weights.safetensors, masks.safetensors
 """
 
@@ -10,11 +11,13 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
 import json
 import os
 import re
+import secrets
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +54,40 @@ def write_beside(path: Path, write: Callable[[Path], object]) -> None:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def sweep(folder: Path, names: Sequence[str] = ("*",), *, deep: bool = False) -> None:
+    """Remove what a killed run left of writing files called `names` in `folder` (`deep`: and below it). Nobody may be writing them now."""
+    for name in names:
+        for path in (folder.rglob if deep else folder.glob)(f".{name}.*"):
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
+
+
+def check_folder(folder: Path) -> list[str]:
+    """Whether files can be kept in `folder`: raises StoreError with the reason if not, and returns what should be known of it.
+
+    A rename that is not one step (some network and object stores copy instead) can leave half a file when a run is killed. It is told by
+    the file that comes out: a copy is another one than was renamed.
+    """
+    place, beside = (folder / f".prunescope-check.{secrets.token_hex(4)}" for _ in range(2))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(b"old")
+        beside.write_bytes(b"new")
+        before = beside.stat().st_ino
+        beside.replace(place)
+        replaced, same = place.read_bytes() == b"new" and not beside.exists(), place.stat().st_ino == before
+    except OSError as error:
+        raise StoreError(f"{folder}: cannot be written to: {error.strerror or error}; give another folder with --out") from error
+    finally:
+        for path in (place, beside):
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
+    if not replaced:
+        raise StoreError(f"{folder}: a renamed file does not take the place of the old one there; give another folder with --out")
+    copied = "a rename copies in the run's folder: what a kill leaves half written there is found by its size and sum, and done again"
+    return [] if same else [copied]
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -141,15 +178,56 @@ class TrialFolder:
         except StoreError as error:
             return {"status": "damaged", "reason": str(error)}
 
+    def sweep(self) -> None:
+        """Remove half-written files that a killed run left beside those of the trial."""
+        sweep(self.folder, [f.name for f in (self.status_file, self.records_file, self.weights_file, self.masks_file)])
+
+    def seal(self) -> dict[str, list[Any]]:
+        """What trial.json says of the files beside it: {name: [bytes, sha256]}."""
+        files = (self.records_file, self.weights_file, self.masks_file)
+        return {f.name: [f.stat().st_size, _sha256(f)] for f in files if f.exists()}
+
     def finished(self) -> bool:
-        """Whether the trial ended well and its records can be read."""
-        if self.status().get("status") != "finished":
-            return False
-        try:
-            read_records(self.records_file)
-        except StoreError:
-            return False
-        return True
+        """Whether the trial ended well and what it left is there in full: half a file is found by its size, damaged records by their sum.
+
+        Where a rename is not one step, a kill can leave half a file under the right name.
+        """
+        status = self.status()
+        return status.get("status") == "finished" and not self.faults(status, sums=(self.records_file.name,))
+
+    def faults(self, status: Mapping[str, Any], sums: Container[str]) -> list[str]:
+        """What is wrong with the files that trial.json names; those in `sums` are read in full."""
+        files = status.get("files")
+        if files is None:  # of a version that did not seal its trials
+            try:
+                read_records(self.records_file)
+            except StoreError as error:
+                return [str(error)]
+            return []
+        if not isinstance(files, dict):
+            return [f"{self.status_file}: files: expected an object of names, got {type(files).__name__}"]
+        return [fault for name, sealed in files.items() if (fault := _fault(self.folder, name, sealed, name in sums))]
+
+
+def _fault(folder: Path, name: str, sealed: Any, whole: bool) -> str:
+    """What is wrong with one file, or nothing."""
+    if name not in ("records.parquet", "weights.safetensors", "masks.safetensors") or not (isinstance(sealed, list) and len(sealed) == 2):
+        return f"{folder / 'trial.json'}: files: {name[:60]!r} is no entry that this version writes"
+    path = folder / name
+    try:
+        size = path.stat().st_size
+        if size != sealed[0]:
+            return f"{path}: has {size} bytes, {sealed[0]} were written"
+        if whole and _sha256(path) != sealed[1]:
+            return f"{path}: is not what was written (its SHA-256 differs)"
+    except OSError as error:
+        return f"{path}: cannot be read: {error.strerror or error}"
+    return ""
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 _ENTRIES: dict[str, Any] = {
