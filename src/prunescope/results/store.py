@@ -26,6 +26,7 @@ import pandas as pd
 
 from prunescope.registry import unknown
 from prunescope.results import schema
+from prunescope.results.columns import plain, quoted, read_columns
 from prunescope.types import ConfigError, StoreError
 
 
@@ -123,42 +124,19 @@ def write_records(path: Path, records: pd.DataFrame) -> None:
     def write(temporary: Path) -> None:
         with _connection() as connection:
             connection.register("records", records)
-            connection.execute(f"COPY records TO '{_quoted(temporary)}' (FORMAT parquet, COMPRESSION zstd)")
+            connection.execute(f"COPY records TO '{quoted(temporary)}' (FORMAT parquet, COMPRESSION zstd)")
 
     write_beside(path, write)
 
 
-_LACKING = f"""
-SELECT file_name, list(name) FROM parquet_schema([{{names}}]) GROUP BY file_name
-HAVING count(DISTINCT name) FILTER (WHERE name IN ({", ".join(f"'{c}'" for c in schema.COLUMNS)})) < {len(schema.COLUMNS)}
-ORDER BY file_name LIMIT 1
-"""
-
-
 def read_records(path: Path | list[Path]) -> pd.DataFrame:
     """The records in one Parquet file or several, checked for their columns."""
-    paths = [path] if isinstance(path, Path) else path
-    if not paths:
-        return schema.empty()
-    names = ", ".join(f"'{_quoted(p)}'" for p in paths)
-    try:
-        with _connection() as connection:
-            lacking = connection.execute(_LACKING.format(names=names)).fetchone()
-            found = connection.execute(f"SELECT * FROM read_parquet([{names}], union_by_name=true)").df()
-    except (duckdb.Error, OSError) as error:
-        place = paths[0] if len(paths) == 1 else f"{paths[0]} or one of {len(paths) - 1} more"
-        raise StoreError(f"{place}: cannot be read as records: {str(error).splitlines()[0]}") from error
-    if lacking is not None:  # read together with others, such a file would pass with nulls
-        missing = [c for c in schema.COLUMNS if c not in lacking[1]]
-        raise StoreError(f"{lacking[0]}: records without the columns {', '.join(missing)}: written by something else or another version")
-    try:
-        return schema.typed(found[list(schema.COLUMNS)].copy())
-    except (ValueError, TypeError) as error:
-        raise StoreError(f"{paths[0]}: a column of the records has the wrong type: {error}") from error
+    return plain(_read(path if isinstance(path, list) else [path]))
 
 
-def _quoted(path: Path) -> str:
-    return str(path).replace("'", "''")
+def _read(paths: list[Path]) -> pd.DataFrame:
+    with _connection() as connection:
+        return read_columns(paths, connection)
 
 
 class TrialFolder:
@@ -238,22 +216,48 @@ _ENTRIES: dict[str, Any] = {
 
 
 class Run:
-    """A run folder as it stands: `experiment` (its config and origin), `records`, `trials`, and `problems` found while reading."""
+    """A run folder as it stands: `experiment` (its config and origin), `records`, `trials`, and `problems` found while reading.
+
+    Records are read when they are first asked for and kept: `records` with text columns of strings, `table` the same with categories,
+    which take a fraction of the memory. A file that cannot be read is found then at the latest; one that is cut off or no Parquet, at once.
+    """
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         if not (self.folder / "experiment.json").is_file():
             raise StoreError(f"{self.folder}: not a run folder (no experiment.json in it); `prunescope run` makes one")
-        self.problems: list[str] = []
+        self._problems: list[str] = []
         self.experiment = self._readable(read_json(self.folder / "experiment.json"))
         if (version := self.experiment.get("schema")) != schema.VERSION:
-            self.problems.append(f"experiment.json has schema {version!r}, this version reads {schema.VERSION}: figures may be missing")
+            self._problems.append(f"experiment.json has schema {version!r}, this version reads {schema.VERSION}: figures may be missing")
         self.trials = self._read_trials()
-        self.records = self._read_records()
+        self._mark(self._cut_off())
+
+    @property
+    def problems(self) -> list[str]:
+        """What was found while reading everything: the records are read for it where they were not yet."""
+        _ = self.table
+        return self._problems
+
+    @functools.cached_property
+    def table(self) -> pd.DataFrame:
+        """All records of finished trials, text columns as categories."""
+        paths = self._finished()
+        try:
+            return _read(paths)
+        except StoreError:
+            self._mark(_unreadable(paths))  # bad files must not hide the good ones
+            return _read(self._finished())
+
+    @functools.cached_property
+    def records(self) -> pd.DataFrame:
+        """All records of finished trials, text columns as strings."""
+        return plain(self.table)
 
     def __repr__(self) -> str:
         counts = self.trials["status"].value_counts().to_dict() if len(self.trials) else {}
-        return f"Run({str(self.folder)!r}: {', '.join(f'{n} {s}' for s, n in counts.items()) or 'no trials'}, {len(self.records)} records)"
+        read = f", {len(self.table)} records" if "table" in self.__dict__ else ""
+        return f"Run({str(self.folder)!r}: {', '.join(f'{n} {s}' for s, n in counts.items()) or 'no trials'}{read})"
 
     def _readable(self, found: dict[str, Any]) -> dict[str, Any]:
         """What experiment.json says, without entries of another type than ours: other versions and other hands write it too."""
@@ -261,7 +265,7 @@ class Run:
             value = found.get(key)
             right = isinstance(value, kind) and (kind is not list or key == "trials" or all(isinstance(v, str) for v in value))
             if value is not None and not right:
-                self.problems.append(f"experiment.json: {key} is {type(value).__name__} of another form than ours, and left out")
+                self._problems.append(f"experiment.json: {key} is {type(value).__name__} of another form than ours, and left out")
                 del found[key]
         return {"name": self.folder.resolve().name} | {key: value for key, value in found.items() if key != "name" or value}
 
@@ -271,31 +275,56 @@ class Run:
         listed = self.experiment.get("trials") or []
         trials = [t for t in listed if _is_trial(t)]
         if lost := len(listed) - len(trials):
-            self.problems.append(f"experiment.json: {lost} of its trials lack a hash, group, variant, sparsity or seed, and are left out")
+            self._problems.append(f"experiment.json: {lost} of its trials lack a hash, group, variant, sparsity or seed, and are left out")
         for planned in trials:
             status = TrialFolder(self.folder / "trials" / str(planned.get("hash"))).status()
             if status.get("status") == "damaged":
-                self.problems.append(str(status.get("reason")))
+                self._problems.append(str(status.get("reason")))
             spent, reason = status.get("seconds"), status.get("reason")
             told: dict[str, Any] = {"status": str(status.get("status")), "reason": None if reason is None else str(reason)}
             told["seconds"] = float(spent) if isinstance(spent, int | float) else None
             rows.append({**{c: planned.get(c) for c in columns}, **told})
         return pd.DataFrame(rows, columns=columns)
 
-    def _read_records(self) -> pd.DataFrame:
+    def _finished(self) -> list[Path]:
         finished = self.trials.loc[self.trials["status"] == "finished", "hash"]
-        paths = [TrialFolder(self.folder / "trials" / h).records_file for h in finished]
-        try:
-            return read_records(paths)
-        except StoreError:
-            parts = []
-            for path in paths:  # one bad file must not hide the good ones
-                try:
-                    parts.append(read_records(path))
-                except StoreError as error:
-                    self.problems.append(str(error))
-                    self.trials.loc[self.trials["hash"] == path.parent.name, ["status", "reason"]] = ["damaged", str(error)]
-            return pd.concat(parts, ignore_index=True) if parts else schema.empty()
+        return [TrialFolder(self.folder / "trials" / h).records_file for h in finished]
+
+    def _cut_off(self) -> dict[Path, StoreError]:
+        """The records that are not there or do not begin and end as Parquet does, with why they cannot be read."""
+        return _unreadable([path for path in self._finished() if not _whole(path)])
+
+    def _mark(self, bad: Mapping[Path, StoreError]) -> None:
+        """Count the trials of `bad` records as damaged."""
+        for path, error in bad.items():
+            self._problems.append(str(error))
+            self.trials.loc[self.trials["hash"] == path.parent.name, ["status", "reason"]] = ["damaged", str(error)]
+
+
+def _whole(path: Path) -> bool:
+    """Whether a file begins and ends as Parquet does: what a crash or a full disk leaves seldom does."""
+    mark = b"PAR1"
+    try:
+        with path.open("rb") as file:
+            first = file.read(len(mark))
+            file.seek(-len(mark), os.SEEK_END)
+            return first == mark == file.read()
+    except OSError:
+        return False
+
+
+def _unreadable(paths: list[Path]) -> dict[Path, StoreError]:
+    """Which of `paths` cannot be read, and why: halves are tried, so that few bad ones among many are found soon."""
+    if not paths:
+        return {}
+    try:
+        _read(paths)
+    except StoreError as error:
+        if len(paths) == 1:
+            return {paths[0]: error}
+        half = len(paths) // 2
+        return _unreadable(paths[:half]) | _unreadable(paths[half:])
+    return {}
 
 
 def _is_trial(planned: Any) -> bool:
