@@ -37,7 +37,8 @@ from prunescope.experiments.cluster import joined
 from prunescope.experiments.planning import describe, plan
 from prunescope.experiments.tasks import Batch, Task, batches, trial_batch, trial_done
 from prunescope.results.claims import Runner
-from prunescope.results.store import TrialFolder, read_records, write_json
+from prunescope.results.files import write_json
+from prunescope.results.store import TrialFolder, read_records
 
 SILENT = SimpleNamespace(started=lambda label: None, ended=lambda label: None)
 TINY = {

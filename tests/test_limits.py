@@ -24,7 +24,8 @@ from prunescope.discretion import discreet
 from prunescope.live import Board
 from prunescope.report import write_figures, write_report
 from prunescope.results import schema
-from prunescope.results.store import read_json, read_records, write_json, write_records
+from prunescope.results.files import read_json, write_json
+from prunescope.results.store import read_records, write_records
 from prunescope.types import ConfigError, DataError, StoreError
 
 SECRET = "hunter2-swordfish"

@@ -1,11 +1,11 @@
 """Trainings that are killed go on from their checkpoint and give the records of a run that nobody disturbed."""
 
 import json
-import signal
-import subprocess
-import sys
+import math
+import random
 from pathlib import Path
 
+import drive
 import numpy as np
 import pandas as pd
 import pytest
@@ -42,21 +42,58 @@ def records(folder: Path) -> pd.DataFrame:
     return ps.load(folder).records.sort_values(KEYS, kind="stable").reset_index(drop=True)
 
 
+EVERYTHING = {
+    **SMALL,
+    "seeds": 1,
+    "model": {"name": "mlp", "mlp": {"widths": [8, 6], "activation": "tanh"}},
+    "training": {**SMALL["training"], "epochs": 4},
+    "variant": [
+        {"name": "dense", "prune": {"when": "never"}},
+        {"name": "init", "prune": {"when": "init"}, "training": {"optimizer": "sgd", "momentum": 0.9, "nesterov": True, "lr": 0.05}},
+        {"name": "trained", "prune": {"when": "trained"}, "finetune": {"epochs": 2, "optimizer": "adamw", "weight_decay": 0.01}},
+        {"name": "taught", "prune": {"when": "trained"}, "finetune": {"epochs": 2, "distill": {"alpha": 0.5}}},
+        {"name": "aware", "prune": {"when": "trained"}, "finetune": {"epochs": 2}, "quantize": {"weights": "int8", "aware": True}},
+        {"name": "rounds", "prune": {"when": "iterative", "rounds": 2}, "finetune": {"epochs": 2}},
+        {"name": "ticket", "prune": {"when": "rewind", "rate": 0.3, "rewind": 1}},
+        {"name": "control", "prune": {"when": "rewind", "rate": 0.3, "rewind": 1, "tickets": "random-mask"}},
+        {"name": "during", "prune": {"when": "during", "every": 2, "every_in": "steps", "criterion": "taylor"}},
+        {"name": "soft", "prune": {"when": "during", "soft": True, "schedule": "linear"}, "finetune": {"epochs": 2}},
+        {"name": "set", "prune": {"when": "dynamic", "grow": "set"}},
+        {"name": "rigl", "prune": {"when": "dynamic", "grow": "rigl", "every": 2, "every_in": "steps"}, "finetune": {"epochs": 2}},
+        {
+            "name": "normalised",
+            "data": {"flatten": False},
+            "model": {"name": "vgg", "stages": [[4]]},
+            "prune": {"when": "trained", "granularity": "filter"},
+            "finetune": {"epochs": 2, "recalibrate_batchnorm": True},
+        },
+    ],
+}
+
+
 class Driver:
     """Runs `config` in processes of their own, each of which writes down the epochs that it begins."""
 
-    def __init__(self, place: Path, config: dict) -> None:
-        self.place, self.count = place, 0
+    def __init__(self, place: Path, config: dict, **options) -> None:
+        self.place, self.config, self.options, self.count = place, config, options, 0
         place.mkdir()
-        (place / "config.json").write_text(json.dumps(config))
 
-    def __call__(self, stack: str, kill_at: int = 0) -> list[list]:
+    def __call__(self, **kill) -> list[list]:
         log = self.place / f"log {self.count}"
         self.count += 1
-        command = [sys.executable, str(Path(__file__).with_name("drive.py")), str(self.place / "config.json"), str(self.place / "run")]
-        done = subprocess.run([*command, str(log), str(kill_at), str(INTERVAL), stack], capture_output=True, text=True, check=False)
-        assert done.returncode == (-signal.SIGKILL if kill_at else 0), done.stderr
-        return [json.loads(line) for line in log.read_text().splitlines()]
+        process = drive.start(self.config, self.place / "run", log, **{"checkpoint": float(INTERVAL), **self.options, **kill})
+        process.join()
+        self.code = process.exitcode
+        assert self.code <= 0, log.with_suffix(".error").read_text()
+        return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+
+    def records(self) -> pd.DataFrame:
+        """All records, in the order in which they were stored."""
+        return ps.load(self.place / "run").records
+
+
+def same(one: Driver, other: Driver) -> None:
+    pd.testing.assert_frame_equal(one.records(), other.records(), check_exact=True)
 
 
 @pytest.mark.slow
@@ -64,23 +101,54 @@ class Driver:
 def test_kill_9_inside_a_training(tmp_path, stack, kills):
     """Killed in a shared training, in one of a pruned network and between rounds: same records, and no more done again than it says."""
     config = {**SMALL, "seeds": 3 if stack == "on" else 1}
-    whole = Driver(tmp_path / "whole", config)
-    undisturbed = whole(stack)
+    whole = Driver(tmp_path / "whole", config, stack=stack)
+    undisturbed = whole()
     assert {n for _, _, n in undisturbed} == {3 if stack == "on" else 1}
-    killed = Driver(tmp_path / "killed", config)
+    killed = Driver(tmp_path / "killed", config, stack=stack)
     last = -1
     for number in [*kills, 0]:
         if number > len(undisturbed) - last:
             number = 0
-        epochs = killed(stack, number)
+        epochs = killed(kill_at=number)
         starts = [s for s in range(max(0, last - INTERVAL), last + 2) if undisturbed[s : s + len(epochs)] == epochs]
         assert starts, f"begun: {epochs}, after {last} of {undisturbed}"
         last = starts[-1] + len(epochs) - 1
         if not number:
             break
     assert last == len(undisturbed) - 1
-    pd.testing.assert_frame_equal(records(tmp_path / "killed" / "run"), records(tmp_path / "whole" / "run"))
+    same(killed, whole)
     assert not (tmp_path / "killed" / "run" / FOLDER).exists(), "what is done needs no checkpoint"
+
+
+@pytest.mark.slow
+def test_every_kind_of_training_goes_on_to_the_same_bits(tmp_path):
+    """Killed at random moments of the processor's time, and at random files, as many times as it takes to get through."""
+    whole = Driver(tmp_path / "whole", EVERYTHING)
+    undisturbed = whole(checkpoint=math.inf)
+    killed = Driver(tmp_path / "killed", EVERYTHING, checkpoint=1.0)
+    draw = random.Random(8)
+    epochs = 0
+    for number in range(100):
+        kill = {"kill_after": draw.uniform(0.3, 1.0)} if number % 2 else {"kill_writing": draw.randint(1, 60) + draw.choice([0, 0.5])}
+        epochs += len(killed(**kill))
+        if killed.code == 0:
+            break
+    assert killed.code == 0
+    assert number > 3
+    assert epochs <= len(undisturbed) + 2 * number, "each kill costs the epoch at work, or the one before where its end was not written"
+    same(killed, whole)
+
+
+def test_rounds_that_tickets_share_are_not_done_again_from_their_start(tmp_path):
+    variants = [v for v in EVERYTHING["variant"] if v["name"] in ("ticket", "control")]
+    config = {**EVERYTHING, "seeds": 2, "variant": variants}
+    whole = Driver(tmp_path / "whole", config, stack="on")
+    undisturbed = whole()
+    killed = Driver(tmp_path / "killed", config, stack="on")
+    first = killed(kill_at=7)  # the last of the three epochs of the first round
+    assert first[-1][0] == "rewind 1"
+    assert undisturbed == [*first[:-1], *killed()][: len(undisturbed)] or undisturbed == [*first[:-2], *killed()]
+    same(killed, whole)
 
 
 class EndedError(Exception):
@@ -91,9 +159,10 @@ def interrupted(monkeypatch, folder: Path, epochs: int, stack="on", config=SMALL
     """A run that ends after `epochs` ends of an epoch, with a checkpoint at each."""
     real, seen = Checkpoints.reached, []
 
-    def reached(self, pairs):
-        real(self, pairs)
-        seen.append(1)
+    def reached(self, pairs, *, measured=True):
+        real(self, pairs, measured=measured)
+        if measured:
+            seen.append(1)
         if len(seen) == epochs:
             raise KeyboardInterrupt
 

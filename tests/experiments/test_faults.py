@@ -106,7 +106,8 @@ def test_another_runs_failed_trial_is_not_tried_again(tmp_path, monkeypatch):
     """The other run, on another machine, holds a claim; it gives the trial up while we wait."""
     from prunescope.experiments.planning import plan
     from prunescope.results.claims import Runner
-    from prunescope.results.store import TrialFolder, write_json
+    from prunescope.results.files import write_json
+    from prunescope.results.store import TrialFolder
 
     one = {**SMALL, "seeds": 1, "variant": SMALL["variant"][1:2]}
     (trial,) = plan(one).trials

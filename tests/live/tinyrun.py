@@ -4,9 +4,10 @@ from pathlib import Path
 from typing import Any
 
 from prunescope.results import schema
+from prunescope.results.files import write_json
 from prunescope.results.live import FOLDER, LiveFile
 from prunescope.results.schema import Record
-from prunescope.results.store import TrialFolder, write_json, write_records
+from prunescope.results.store import TrialFolder, write_records
 
 TINY: dict[str, Any] = {
     "name": "tiny", "data": {"name": "digits", "train_size": 200, "test_size": 100}, "model": {"name": "mlp", "widths": [6]},

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 
-from prunescope.results import schema, store
+from prunescope.results import files, schema, store
 
 LOG2_N, H_Y = 10.0, 3.32
 WIDTHS = (64, 20, 16, 12, 10)
@@ -201,9 +201,9 @@ def write_run(folder: Path, made: Made | None = None, **experiment: object) -> P
     run = make_run(folder, made, **experiment)
     trials = run.trials.to_dict("records")
     planned = [{key: trial[key] for key in ("hash", "group", "variant", "sparsity", "seed")} for trial in trials]
-    store.write_json(folder / "experiment.json", run.experiment | {"trials": planned})
+    files.write_json(folder / "experiment.json", run.experiment | {"trials": planned})
     for trial in trials:
         place = folder / "trials" / trial["hash"]
         store.write_records(place / "records.parquet", run.records[run.records["trial"] == trial["hash"]])
-        store.write_json(place / "trial.json", {key: trial[key] for key in ("status", "reason", "seconds")})
+        files.write_json(place / "trial.json", {key: trial[key] for key in ("status", "reason", "seconds")})
     return folder

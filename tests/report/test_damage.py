@@ -7,7 +7,7 @@ from fakerun import Made, write_run
 from test_html import HOSTILE, data_of
 
 from prunescope.report import write_figures, write_report
-from prunescope.results import load, store
+from prunescope.results import files, load, store
 
 SMALL = Made(variants={"baseline": ((None,), False), "weights": ((0.5,), False)}, groups=("",), seeds=3, epochs=2, finetune=1)
 
@@ -47,7 +47,7 @@ def test_bad_trials_leave_the_others(tmp_path):
     cut(trials / "00100" / "trial.json")
     (trials / "00101" / "trial.json").write_text("[1]")
     (trials / "00102" / "trial.json").unlink()
-    store.write_json(trials / "00103" / "trial.json", {"status": "failed", "reason": "killed", "seconds": "three"})
+    files.write_json(trials / "00103" / "trial.json", {"status": "failed", "reason": "killed", "seconds": "three"})
     data, _ = page_of(tmp_path / "run")
     lost = {(t["variant"], t["seed"]): t["status"] for t in data["unfinished"]}
     assert lost == {("baseline", seed): "damaged" for seed in range(4)} | {
@@ -119,7 +119,7 @@ def test_nothing_from_a_run_is_markup(tmp_path):
     told = dict(zip(("title", "question", "command", "toml", "machine"), NASTY, strict=True))
     lists = dict.fromkeys(("notes", "faults", "data_notes"), NASTY)
     folder = write_run(tmp_path / "run", made, **told, **lists, baseline=NASTY[1], versions={n: n for n in NASTY}, created=NASTY[3])
-    store.write_json(folder / "trials" / "00100" / "trial.json", {"status": "failed", "reason": NASTY[1]})
+    files.write_json(folder / "trials" / "00100" / "trial.json", {"status": "failed", "reason": NASTY[1]})
     data, text = page_of(folder)
     assert {key: data["about"][key] for key in told} == told
     assert data["unfinished"][0]["reason"] == NASTY[1]

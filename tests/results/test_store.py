@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from prunescope import results
-from prunescope.results import schema, store
+from prunescope.results import files, schema, store
 from prunescope.results.schema import Record
 from prunescope.types import ConfigError, PrunescopeError, StoreError
 
@@ -26,10 +26,10 @@ def records(value: float = 0.5) -> pd.DataFrame:
 def folder(tmp_path):
     """A run of three planned trials: one finished, one failed, one never begun."""
     planned = [{"hash": f"h{i}", "group": "", "variant": "v", "sparsity": 0.5, "seed": i} for i in range(3)]
-    store.write_json(tmp_path / "experiment.json", {"schema": 1, "name": "e", "trials": planned})
+    files.write_json(tmp_path / "experiment.json", {"schema": 1, "name": "e", "trials": planned})
     store.write_records(tmp_path / "trials" / "h0" / "records.parquet", records())
-    store.write_json(tmp_path / "trials" / "h0" / "trial.json", {"status": "finished", "seconds": 1.5})
-    store.write_json(tmp_path / "trials" / "h1" / "trial.json", {"status": "failed", "reason": "ValueError: x"})
+    files.write_json(tmp_path / "trials" / "h0" / "trial.json", {"status": "finished", "seconds": 1.5})
+    files.write_json(tmp_path / "trials" / "h1" / "trial.json", {"status": "failed", "reason": "ValueError: x"})
     return tmp_path
 
 
@@ -53,7 +53,7 @@ def test_a_run_says_what_is_there(folder):
 
 @pytest.mark.parametrize("damage", [b"", b"PAR1 nonsense", b"\x00" * 100])
 def test_one_damaged_file_does_not_hide_the_others(folder, damage):
-    store.write_json(folder / "trials" / "h1" / "trial.json", {"status": "finished"})
+    files.write_json(folder / "trials" / "h1" / "trial.json", {"status": "finished"})
     (folder / "trials" / "h1" / "records.parquet").write_bytes(damage)
     run = results.load(folder)
     assert len(run.records) == 2
@@ -72,11 +72,11 @@ def test_damaged_status_is_said(folder, text):
 
 def test_other_columns_and_other_schema_are_said(folder):
     other = folder / "trials" / "h1" / "records.parquet"
-    store.write_beside(other, lambda p: store.duckdb.sql(f"COPY (SELECT 1 AS a) TO '{p}' (FORMAT parquet)"))
+    files.write_beside(other, lambda p: store.duckdb.sql(f"COPY (SELECT 1 AS a) TO '{p}' (FORMAT parquet)"))
     with pytest.raises(StoreError, match="without the columns experiment"):
         store.read_records(other)
     content = json.loads((folder / "experiment.json").read_text())
-    store.write_json(folder / "experiment.json", {**content, "schema": 99})
+    files.write_json(folder / "experiment.json", {**content, "schema": 99})
     assert "schema 99" in results.load(folder).problems[0]
 
 
@@ -90,14 +90,14 @@ def test_not_a_run_folder(tmp_path):
 
 def test_a_write_that_fails_leaves_the_old_file_and_no_rest(tmp_path):
     path = tmp_path / "f.json"
-    store.write_json(path, {"a": 1})
+    files.write_json(path, {"a": 1})
 
     def full(temporary):
         temporary.write_text("half")
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with pytest.raises(StoreError, match=r"f\.json: could not be written \(No space left on device\)"):
-        store.write_beside(path, full)
+        files.write_beside(path, full)
     assert json.loads(path.read_text()) == {"a": 1}
     assert [p.name for p in tmp_path.iterdir()] == ["f.json"]
 
@@ -105,7 +105,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_rest(tmp_path):
 def test_a_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match="give another folder with --out"):
-        store.write_json(tmp_path / "file" / "experiment.json", {})
+        files.write_json(tmp_path / "file" / "experiment.json", {})
 
 
 @pytest.mark.parametrize("format", ["csv", "json", "parquet"])

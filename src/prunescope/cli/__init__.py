@@ -138,7 +138,7 @@ def report_command(
 ) -> None:
     """Write the report of each run folder anew; --out FILE.md writes its summary table as Markdown instead."""
     from prunescope import report, results
-    from prunescope.results.store import write_beside
+    from prunescope.results.files import write_beside
 
     if file is not None and len(runs) > 1:
         raise ConfigError(f"--out names one file, and {len(runs)} runs were given: leave it out or give one run")

@@ -125,7 +125,7 @@ def sensitivity(
         entries = ", ".join(f'"{n}" = {s:.4f}' for n, s in found.table.items())
         out.print(f"\n[prune]\ntable = {{ {entries} }}", highlight=False, markup=False, soft_wrap=True)
     if file is not None:
-        from prunescope.results.store import write_beside
+        from prunescope.results.files import write_beside
 
         write_beside(file, lambda p: found.frame().to_csv(p, index=False))
         out.print(f"rows: {file}", highlight=False, soft_wrap=True)

@@ -4,12 +4,16 @@
 
 One file for the whole batch is one rename: a kill finds all its members at the same epoch, and they are stacked again as they were.
 Where the batches of the next run are made up differently, each member takes what is its own out of the file.
+
+Written at the end of an epoch, before and after what is measured there; and at the end of a training, so that what follows (measuring,
+deployment, storing) never costs a training that is over.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import math
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,36 +31,57 @@ from torch import Tensor, nn
 from prunescope.config import value_hash
 from prunescope.experiments.recorder import Recorder
 from prunescope.experiments.trial import Training
+from prunescope.results.files import write_beside
 from prunescope.results.schema import Record
-from prunescope.results.store import write_beside
 from prunescope.training import State
 from prunescope.training.checkpoint import Snapshot, snapshot, weights_of
 from prunescope.types import ConfigError
 
-VERSION = 1
+VERSION = 2
 FOLDER = "checkpoints"
 SECONDS = 60.0
 DAMAGE = (OSError, SafetensorError, LookupError, ValueError, TypeError, AttributeError, OverflowError, RecursionError)
+ENDED_SECONDS = 1.0  # a training that took longer is written when it is over: the file takes some hundredths of that
+
+Memories = dict[str, dict[str, Tensor]]  # of listeners, by their place
 
 
 @dataclass
 class Stood:
-    """Where a training stood: in phase `phase`, with the first `records` of its trial's records made. `memories` are its listeners'."""
+    """Where a training stood: in phase `phase`, with the first `records` of its trial's records made. `memories` are its listeners'.
+
+    measured   False where the epoch was over and what is measured at its end was not
+    """
 
     phase: str
     training: Snapshot
     records: int
-    memories: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+    memories: Memories = field(default_factory=dict)
+    measured: bool = True
+
+
+@dataclass
+class Ended:
+    """What a training that is over left: the network, its listeners' memories, and how many records there were by then."""
+
+    weights: Mapping[str, Tensor]
+    records: int
+    memories: Memories = field(default_factory=dict)
+    last: Record | None = None  # of those records: it tells whether the trial still has them
 
 
 @dataclass
 class Member:
-    """One trial of a batch: the phases that it has been through, the one that it is in, and its records."""
+    """One trial of a batch: the phases that it has been through, the one that it is in, and its records.
 
-    finished: dict[str, tuple[Mapping[str, Tensor], int]] = field(default_factory=dict)  # phase -> weights, records by then
+    ended   trainings that are over, whether or not anything of them is still wanted
+    """
+
+    finished: dict[str, Ended] = field(default_factory=dict)
     current: Stood | None = None
     kept: Sequence[Record] = ()
     recorder: Recorder | None = None  # of a trial that has gone beyond what was kept
+    ended: int = 0
 
     @property
     def records(self) -> Sequence[Record]:
@@ -64,9 +89,17 @@ class Member:
         return self.kept if self.recorder is None else self.recorder.records
 
     @property
-    def progress(self) -> tuple[int, int]:
+    def progress(self) -> tuple[int, int, bool]:
         """Grows as the trial goes on."""
-        return len(self.finished), 0 if self.current is None else self.current.training.epoch
+        now = self.current
+        return self.ended, *((0, False) if now is None else (now.training.epoch, now.measured))
+
+    def tidy(self) -> None:
+        """Forget trainings whose records the trial has dropped since: rounds that tickets share are kept elsewhere by then."""
+        records = self.records
+        for phase, it in list(self.finished.items()):
+            if it.records > len(records) or (it.records and records[it.records - 1] is not it.last):
+                del self.finished[phase]
 
 
 class Checkpoints:
@@ -83,27 +116,31 @@ class Checkpoints:
         self._last = time.monotonic()
         self._able = True
 
+    def begin(self) -> None:
+        """Write down who goes together, so that they do so again after a kill: numbers of another company differ by rounding."""
+        if len(self._members) > 1 and self._seconds < math.inf and not self.file.exists():
+            self._write()
+
     def passed(self, training: Training) -> bool:
-        """Whether this training was finished before; if so its network and records are put where they were at its end."""
+        """Whether this training was finished before; if so network, records and listeners are put where they were at its end."""
         member = self._member(training.model)
-        if training.phase not in member.finished:
+        it = member.finished.get(training.phase)
+        if it is None:
             return False
-        weights, count = member.finished[training.phase]
-        training.model.load_state_dict(dict(weights))
-        training.recorder.records = list(member.records[:count])
+        training.model.load_state_dict(dict(it.weights))
+        training.recorder.records = list(member.records[: it.records])
+        _remind(training, it.memories)
         return True
 
-    def found(self, training: Training) -> Snapshot | None:
+    def found(self, training: Training) -> Stood | None:
         """Where this training stood, if it was under way; its records and its listeners' memories are put back."""
         member = self._member(training.model)
         stood = member.current
         if stood is None or stood.phase != training.phase:
             return None
         training.recorder.records = list(member.records[: stood.records])
-        for place, listener in enumerate(training.listeners):
-            if (memory := stood.memories.get(str(place))) is not None:
-                listener.remember(memory)
-        return stood.training
+        _remind(training, stood.memories)
+        return stood
 
     def watcher(self, trainings: Sequence[Training]) -> _Watcher:
         """A watcher of these trainings, to come after their recorder."""
@@ -111,27 +148,45 @@ class Checkpoints:
 
     def begun(self, training: Training) -> None:
         """A training goes beyond what was kept of it."""
-        self._member(training.model).recorder = training.recorder
-
-    def over(self, training: Training) -> None:
-        """A training is over: its network as it is now is kept until the batch is done."""
         member = self._member(training.model)
-        member.current = None
-        member.finished[training.phase] = weights_of(training.model), len(training.recorder.records)
+        if member.current is not None and member.current.phase != training.phase:
+            member.current = None
+        member.recorder = training.recorder
 
-    def reached(self, pairs: Sequence[tuple[Training, State]]) -> None:
-        """An epoch is over: if it is time, write what all have come to."""
-        if not self._able or time.monotonic() - self._last < self._seconds:
+    def over(self, trainings: Sequence[Training]) -> None:
+        """Trainings are over: their networks as they are now are kept until the batch is done.
+
+        Of several the file is written now: what follows is each one's own, and those that are left after a kill were trained together.
+        """
+        for training in trainings:
+            member, records = self._member(training.model), training.recorder.records
+            member.current, member.ended = None, member.ended + 1
+            last = records[-1] if records else None
+            member.finished[training.phase] = Ended(weights_of(training.model), len(records), _memories(training), last)
+        if self._seconds < math.inf and (len(self._members) > 1 or self._waited(min(self._seconds, ENDED_SECONDS))):
+            self._write()
+
+    def reached(self, pairs: Sequence[tuple[Training, State]], *, measured: bool = True) -> None:
+        """An epoch is over: if it is time, write what all have come to. `measured`: whether what is measured there was measured."""
+        ending = all(s.stop or s.epoch == s.settings.epochs for _, s in pairs)
+        if not self._able or not self._waited(min(self._seconds, ENDED_SECONDS) if ending and self._seconds < math.inf else self._seconds):
             return
         try:
             for training, state in pairs:
-                memories = {str(i): x.memory() for i, x in enumerate(training.listeners) if callable(getattr(x, "memory", None))}
-                stood = Stood(training.phase, snapshot(state), len(training.recorder.records), memories)
+                stood = Stood(training.phase, snapshot(state), len(training.recorder.records), _memories(training), measured)
                 self._member(training.model).current = stood
         except ConfigError as error:
             warnings.warn(f"no checkpoints inside this training: {error}", stacklevel=2)
             self._able = False
             return
+        self._write()
+
+    def _waited(self, seconds: float) -> bool:
+        return time.monotonic() - self._last >= seconds
+
+    def _write(self) -> None:
+        for member in self._members.values():
+            member.tidy()
         tensors, about = _packed(self._members)
         write_beside(self.file, lambda p: _save(tensors, about, p))
         self._last = time.monotonic()
@@ -156,14 +211,30 @@ class _Watcher:
         for state in states:
             self._checkpoints.begun(self._trainings[id(state.model)])
 
+    def before_measuring(self, states: Sequence[State]) -> None:
+        """After an epoch at whose end something is measured, which comes next."""
+        self._checkpoints.reached(self._pairs(states), measured=False)
+
     def epoch_end(self, states: Sequence[State]) -> None:
         """After every epoch."""
-        self._checkpoints.reached([(self._trainings[id(s.model)], s) for s in states])
+        self._checkpoints.reached(self._pairs(states))
 
     def end(self, states: Sequence[State]) -> None:
         """After the last one."""
-        for state in states:
-            self._checkpoints.over(self._trainings[id(state.model)])
+        self._checkpoints.over([training for training, _ in self._pairs(states)])
+
+    def _pairs(self, states: Sequence[State]) -> list[tuple[Training, State]]:
+        return [(self._trainings[id(s.model)], s) for s in states]
+
+
+def _memories(training: Training) -> Memories:
+    return {str(i): x.memory() for i, x in enumerate(training.listeners) if callable(getattr(x, "memory", None))}
+
+
+def _remind(training: Training, memories: Memories) -> None:
+    for place, listener in enumerate(training.listeners):
+        if (memory := memories.get(str(place))) is not None:
+            listener.remember(memory)
 
 
 def _save(tensors: Mapping[str, Tensor], about: Any, path: Path) -> None:
@@ -179,19 +250,25 @@ def _packed(members: Mapping[str, Member]) -> tuple[dict[str, Tensor], dict[str,
     about: list[dict[str, Any]] = []
     for i, (name, member) in enumerate(members.items()):
         phases = []
-        for j, (phase, (weights, count)) in enumerate(member.finished.items()):
-            tensors |= {f"{i}/finished {j}/{n}": w for n, w in weights.items()}
-            phases.append([phase, count])
-        entry: dict[str, Any] = {"name": name, "finished": phases, "current": None}
+        for j, (phase, it) in enumerate(member.finished.items()):
+            tensors |= {f"{i}/finished {j}/{n}": w for n, w in it.weights.items()}
+            tensors |= _listed(f"{i}/memory {j}", it.memories)
+            phases.append([phase, it.records])
+        entry: dict[str, Any] = {"name": name, "ended": member.ended, "finished": phases, "current": None}
         if (stood := member.current) is not None:
             t = stood.training
             tensors |= {f"{i}/weights/{n}": w for n, w in t.weights.items()}
             tensors |= {f"{i}/numbers/{n}/{k}": v for n, kept in t.numbers.items() for k, v in kept.items()}
-            tensors |= {f"{i}/memory/{p}/{k}": v.clone() for p, memory in stood.memories.items() for k, v in memory.items()}
+            tensors |= _listed(f"{i}/memory", stood.memories)
             entry["current"] = {"phase": stood.phase, "epoch": t.epoch, "steps": t.steps, "records": stood.records, "groups": t.groups}
+            entry["current"] |= {"stop": t.stop, "measured": stood.measured}
         tensors[f"{i}/records"] = _records_packed(member.records)
         about.append(entry)
-    return tensors, {"version": VERSION, "members": about}
+    return {name: t.contiguous() for name, t in tensors.items()}, {"version": VERSION, "members": about}
+
+
+def _listed(prefix: str, memories: Memories) -> dict[str, Tensor]:
+    return {f"{prefix}/{place}/{k}": v.clone() for place, memory in memories.items() for k, v in memory.items()}
 
 
 def _records_packed(records: Sequence[Record]) -> Tensor:
@@ -250,24 +327,30 @@ def _unreadable(path: Path, error: Exception) -> None:
 
 
 def _unpacked(tensors: Mapping[str, Tensor], entry: Mapping[str, Any]) -> Member:
-    finished: dict[str, tuple[Mapping[str, Tensor], int]] = {
-        phase: ({n.partition("/")[2]: t for n, t in tensors.items() if n.startswith(f"finished {j}/")}, count)
-        for j, (phase, count) in enumerate(entry["finished"])
-    }
+    records = _records_unpacked(tensors["records"])
+    finished: dict[str, Ended] = {}
+    for j, (phase, count) in enumerate(entry["finished"]):
+        weights = {n.partition("/")[2]: t for n, t in tensors.items() if n.startswith(f"finished {j}/")}
+        finished[phase] = Ended(weights, count, _remembered(tensors, f"memory {j}/"), records[count - 1] if count else None)
     stood, now = None, entry["current"]
     if now is not None:
         weights = {n.removeprefix("weights/"): t for n, t in tensors.items() if n.startswith("weights/")}
-        training = Snapshot(now["epoch"], now["steps"], weights, _nested(tensors, "numbers/"), now["groups"])
-        stood = Stood(now["phase"], training, now["records"], _nested(tensors, "memory/"))
-    return Member(finished, stood, _records_unpacked(tensors["records"]))
+        numbers: dict[str, dict[str, Tensor]] = {}
+        for name, tensor in tensors.items():
+            if name.startswith("numbers/"):
+                parameter, _, number = name.removeprefix("numbers/").rpartition("/")
+                numbers.setdefault(parameter, {})[number] = tensor
+        training = Snapshot(now["epoch"], now["steps"], weights, numbers, now["groups"], now["stop"])
+        stood = Stood(now["phase"], training, now["records"], _remembered(tensors, "memory/"), now["measured"])
+    return Member(finished, stood, records, ended=entry["ended"])
 
 
-def _nested(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, dict[str, Tensor]]:
-    found: dict[str, dict[str, Tensor]] = {}
+def _remembered(tensors: Mapping[str, Tensor], prefix: str) -> Memories:
+    found: Memories = {}
     for name, tensor in tensors.items():
         if name.startswith(prefix):
-            outer, _, inner = name.removeprefix(prefix).rpartition("/")
-            found.setdefault(outer, {})[inner] = tensor
+            place, _, key = name.removeprefix(prefix).partition("/")
+            found.setdefault(place, {})[key] = tensor
     return found
 
 

@@ -31,7 +31,8 @@ from prunescope.experiments.engines import Watcher, WorkerDiedError, cores
 from prunescope.experiments.storage import Storage, contents, unpacked
 from prunescope.experiments.tasks import Batch, Task
 from prunescope.experiments.transport import Delivery, Errand, carried, sendable, versions
-from prunescope.results.store import TrialFolder, write_beside
+from prunescope.results.files import write_beside
+from prunescope.results.store import TrialFolder
 from prunescope.types import ConfigError
 
 T = TypeVar("T")

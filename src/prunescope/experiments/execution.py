@@ -25,8 +25,9 @@ from prunescope.measures.quality import batched, loss_function
 from prunescope.pruning import Masks, prune
 from prunescope.pruning.normalisation import recalibrate
 from prunescope.quantization import simulated
+from prunescope.results.files import write_beside
 from prunescope.results.schema import FACT_COLUMNS, Record, frame
-from prunescope.results.store import read_records, write_beside, write_records
+from prunescope.results.store import read_records, write_records
 from prunescope.training import State, load_weights, save_weights
 from prunescope.training.arrangement import QUANTISED, TAUGHT
 from prunescope.training.distillation import Distillation

@@ -85,3 +85,4 @@ class MaskActor:
             if colon:
                 parts[part][parameter] = value
         self._remembered = {"steps": int(memory["steps"]), "level": float(memory["level"]), **parts} if memory else None
+        self.masks = Masks(parts["masks"], self._work.model)  # those it ended with, where it is over

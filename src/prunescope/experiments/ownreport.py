@@ -21,7 +21,8 @@ from prunescope.measures.quality import as_split, evaluate
 from prunescope.measures.size import size
 from prunescope.pruning import Masks
 from prunescope.results import schema
-from prunescope.results.store import Run, TrialFolder, write_beside, write_json, write_records
+from prunescope.results.files import write_beside, write_json
+from prunescope.results.store import Run, TrialFolder, write_records
 from prunescope.training import save_weights
 from prunescope.types import ConfigError, Dataset, Split, StoreError
 

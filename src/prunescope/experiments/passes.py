@@ -35,7 +35,8 @@ from prunescope.experiments.tasks import (
 )
 from prunescope.results import live
 from prunescope.results.claims import LEASE, Runner
-from prunescope.results.store import TrialFolder, sweep
+from prunescope.results.files import sweep
+from prunescope.results.store import TrialFolder
 from prunescope.types import StoreError
 
 POLL = 0.5  # seconds between looks at what other runs are at
@@ -84,7 +85,7 @@ def carry_out(
                 arranged = functools.partial(batches, stack=stack, jobs=engine.jobs)
                 dense = arranged(list(shared.values()), lambda t: t.dense_kind, before=before, name=dense_name, apart=lambda _: None)
                 work.do(DENSE, *dense)
-                work.do(ROUNDS, *arranged(chains, lambda t: t.kind, apart=lambda _: None))
+                work.do(ROUNDS, *arranged(chains, lambda t: t.kind, before=before, name=rounds_name, apart=lambda _: None))
                 work.do(TRIALS, *arranged(missing, lambda t: t.kind if t.trains else None, before=before))
         finally:
             if runner.alone():

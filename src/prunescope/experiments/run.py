@@ -20,10 +20,11 @@ from prunescope.experiments.memory import fit, limit_of, needs_of
 from prunescope.experiments.passes import carry_out
 from prunescope.experiments.planning import Plan, check, describe, in_shard, plan, reproduce
 from prunescope.experiments.sweep import Trial
-from prunescope.experiments.tasks import Task, dense_name, trial_name
+from prunescope.experiments.tasks import Task, dense_name, rounds_name, trial_name
 from prunescope.integrations.tracking import tracked
 from prunescope.results.claims import LEASE, Runner
-from prunescope.results.store import Run, TrialFolder, check_folder, read_json, write_beside, write_json
+from prunescope.results.files import check_folder, read_json, write_beside, write_json
+from prunescope.results.store import Run, TrialFolder
 from prunescope.training.arrangement import asked
 from prunescope.types import ConfigError, StoreError
 
@@ -144,7 +145,8 @@ def _forget(folder: Path, planned: Plan) -> None:
     read_json(folder / "experiment.json")  # refuses to touch a folder that is not a run
     if not Runner(folder).alone():
         raise StoreError(f"{folder}: another run is at work there: wait for its end, or leave --fresh out to share the work with it")
-    checkpoints.forget(folder, [name for t in planned.trials for name in (trial_name(t), dense_name(t))])
+    chains = [rounds_name(t) for t in planned.trials if t.config.prune.when == "rewind"]
+    checkpoints.forget(folder, [*chains, *(name for t in planned.trials for name in (trial_name(t), dense_name(t)))])
     for trial in planned.trials:
         shutil.rmtree(folder / "trials" / trial.hash, ignore_errors=True)
         if trial.dense_hash:

@@ -22,7 +22,8 @@ from prunescope.export import read_weights
 from prunescope.pruning import Masks
 from prunescope.quantization import restore
 from prunescope.registry import unknown
-from prunescope.results.store import Run, TrialFolder, read_json
+from prunescope.results.files import read_json
+from prunescope.results.store import Run, TrialFolder
 from prunescope.training import load_weights
 from prunescope.types import ConfigError, StoreError
 

@@ -25,7 +25,8 @@ from prunescope.experiments.planning import Plan, check, plan, reproduce
 from prunescope.experiments.run import run as carry_out
 from prunescope.experiments.sweep import Trial
 from prunescope.results import stats
-from prunescope.results.store import Run, TrialFolder, read_json, read_records, write_json
+from prunescope.results.files import read_json, write_json
+from prunescope.results.store import Run, TrialFolder, read_records
 from prunescope.types import ConfigError, DataError, PrunescopeError, StoreError
 
 FILE = "search.json"

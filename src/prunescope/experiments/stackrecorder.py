@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -25,9 +25,16 @@ Pairs = Sequence[tuple[Recorder, State]]
 
 
 class StackRecorder:
-    """A watcher that records several replicates together, or one that trains alone."""
+    """A watcher that records several replicates together, or one that trains alone.
 
-    def __init__(self, recorders: Sequence[Recorder]) -> None:
+    before   called at an epoch's end before something is measured, which may take long
+    late     identities of networks that were put down between an epoch's end and its measuring: they are measured at the start
+    """
+
+    def __init__(
+        self, recorders: Sequence[Recorder], *, before: Callable[[Sequence[State]], None] | None = None, late: Collection[int] = ()
+    ) -> None:
+        self._before, self._late = before, set(late)
         self._by_model = {id(r.model): r for r in recorders}
         self._captures: dict[tuple[int, ...], StackCapture] = {}
         self._moments: dict[int, _Moments] = {}
@@ -35,17 +42,20 @@ class StackRecorder:
             self.epoch_start, self.gradients = self._epoch_start, self._gradients
 
     def start(self, states: Sequence[State]) -> None:
-        """Before the first step; a training that is taken up again was recorded when it was put down."""
+        """Before the first step; a training that is taken up again was recorded when it was put down, but for `late` ones."""
         for state in states:
             self._by_model[id(state.model)].prepare(state)
-        self._look([s for s in states if s.epoch == s.settings.from_epoch])
+        self._look([s for s in states if s.epoch == s.settings.from_epoch or id(s.model) in self._late])
+        self._late = set()
 
     def epoch_end(self, states: Sequence[State]) -> None:
         """After every epoch."""
-        self._look(states)
-        for moments in self._moments.values():
+        for moments in self._moments.values():  # first, so that nothing of the epoch is left to remember but the networks
             moments.hand_out(states, self._by_model)
         self._moments = {}
+        if self._before is not None and any(self._by_model[id(s.model)].due(s) for s in states):
+            self._before(states)
+        self._look(states)
 
     def _epoch_start(self, states: Sequence[State]) -> None:
         """Gradients are summed over the epochs that end in a record."""

@@ -15,7 +15,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
 from prunescope import extras
-from prunescope.results.store import TrialFolder, write_beside
+from prunescope.results.files import write_beside
+from prunescope.results.store import TrialFolder
 from prunescope.types import ConfigError, MissingExtraError, StoreError
 
 LAST = ("records.parquet", "trial.json")  # in this order, after all others: they say that a folder is whole

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prunescope.config import TrialConfig, once
+from prunescope.config import TrialConfig, once, value_hash
 from prunescope.discretion import discreet
 from prunescope.experiments import engines
 from prunescope.experiments.broadcast import Broadcast
@@ -22,7 +22,8 @@ from prunescope.experiments.tickets import round_place, rounds
 from prunescope.experiments.together import together
 from prunescope.experiments.trial import Execution, Outcome, Steps, build_model, load_data, trial_steps
 from prunescope.pruning import Masks
-from prunescope.results.store import TrialFolder, write_beside, write_json, write_records
+from prunescope.results.files import write_beside, write_json
+from prunescope.results.store import TrialFolder, write_records
 from prunescope.training import save_weights
 from prunescope.training.arrangement import Way, arrange
 
@@ -99,8 +100,8 @@ def dense_name(trial: Trial) -> str:
 
 
 def rounds_name(trial: Trial) -> str:
-    """What the rounds that trials share are called."""
-    return f"rounds/{trial.rounds_hash}"
+    """What checkpoints call the rounds that a trial shares with others: the same ones may be asked for at other levels."""
+    return f"rounds/{trial.rounds_hash}-{value_hash(ticket_levels(trial))}"
 
 
 def trial_done(task: Task) -> bool:
@@ -180,7 +181,9 @@ def _broadcast(batch: Batch, works: Sequence[Execution], name: Callable[[Trial],
 
 def _checkpoints(batch: Batch, works: Sequence[Execution], names: Sequence[str]) -> Checkpoints:
     first = batch.tasks[0]
-    return Checkpoints(first.folder, {id(w.model): n for w, n in zip(works, names, strict=True)}, first.checkpoint)
+    found = Checkpoints(first.folder, {id(w.model): n for w, n in zip(works, names, strict=True)}, first.checkpoint)
+    found.begin()
+    return found
 
 
 def dense_batch(batch: Batch, listener: Any = None) -> list[Exception | None]:
@@ -222,10 +225,14 @@ def rounds_batch(batch: Batch, listener: Any = None) -> list[Exception | None]:
         yield from rounds(work, task.cache, ticket_levels(task.trial))
 
     works = _executions(batch, listener)
+    checkpoints = _checkpoints(batch, works, [rounds_name(t.trial) for t in batch.tasks])
     broadcast = _broadcast(batch, works, rounds_name)
-    found = together([steps(w, t) for w, t in zip(works, batch.tasks, strict=True)], stack=batch.stack, watchers=[broadcast])
+    chains = [steps(w, t) for w, t in zip(works, batch.tasks, strict=True)]
+    errors = together(chains, stack=batch.stack, checkpoints=checkpoints, watchers=[broadcast])
     broadcast.done()
-    return found
+    if not any(errors):
+        checkpoints.done()
+    return errors
 
 
 def trial_batch(batch: Batch, listener: Any = None) -> list[Exception | None]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeVar
 
-from prunescope.experiments.checkpoints import Checkpoints
+from prunescope.experiments.checkpoints import Checkpoints, Stood
 from prunescope.experiments.stackrecorder import StackRecorder
 from prunescope.experiments.trial import Steps, Training
 from prunescope.training.checkpoint import Snapshot
@@ -32,7 +32,7 @@ def together(
         waiting: dict[str, list[tuple[int, Training]]] = {}
         for place, steps in list(going.items()):
             try:
-                training = next(steps)
+                training = _next(steps, checkpoints)
             except StopIteration as end:
                 results[place] = end.value
                 del going[place]
@@ -47,9 +47,7 @@ def together(
         for group in waiting.values():
             try:
                 first = group[0][1]
-                # what changes masks while it trains keeps state of its own, which a checkpoint does not hold
-                kept = None if first.alone else checkpoints
-                carry_out([t for _, t in group], stack="off" if first.alone else stack, checkpoints=kept, watchers=watchers)
+                carry_out([t for _, t in group], stack="off" if first.alone else stack, checkpoints=checkpoints, watchers=watchers)
             except Exception as error:
                 for place, _ in group:
                     results[place] = error
@@ -57,23 +55,33 @@ def together(
     return [results[place] for place in range(len(trials))]
 
 
+def _next(steps: Steps[T], checkpoints: Checkpoints | None) -> Training:
+    """The trial's next training that was not finished before: past those at once, so that all trials stand where they stood together."""
+    training = next(steps)
+    while checkpoints is not None and checkpoints.passed(training):
+        training = next(steps)
+    return training
+
+
 def carry_out(
     trainings: Sequence[Training], *, stack: str | int = "auto", checkpoints: Checkpoints | None = None, watchers: Sequence[object] = ()
 ) -> None:
     """Train the networks of `trainings`, which have one phase and one set of settings, as stacks where that pays.
 
-    What `checkpoints` hold is not done again: those that have come equally far go on together.
+    Those whose `checkpoints` have come equally far go on together.
     """
     if checkpoints is None:
-        return _train(trainings, [None] * len(trainings), stack, watchers)
-    ahead: dict[int, list[tuple[Training, Snapshot | None]]] = {}
+        return _train(trainings, [None] * len(trainings), stack, [StackRecorder([t.recorder for t in trainings]), *watchers])
+    ahead: dict[int, list[tuple[Training, Stood | None]]] = {}
     for training in trainings:
-        if not checkpoints.passed(training):
-            stood = checkpoints.found(training)
-            ahead.setdefault(0 if stood is None else stood.epoch, []).append((training, stood))
+        stood = checkpoints.found(training)
+        ahead.setdefault(0 if stood is None else stood.training.epoch, []).append((training, stood))
     for pairs in ahead.values():
         group = [t for t, _ in pairs]
-        _train(group, [s for _, s in pairs], stack, [checkpoints.watcher(group), *watchers])
+        watcher = checkpoints.watcher(group)
+        late = [id(t.model) for t, s in pairs if s is not None and not s.measured]
+        recorder = StackRecorder([t.recorder for t in group], before=watcher.before_measuring, late=late)
+        _train(group, [None if s is None else s.training for _, s in pairs], stack, [recorder, watcher, *watchers])
 
 
 def _train(trainings: Sequence[Training], stood: Sequence[Snapshot | None], stack: str | int, watchers: Sequence[object]) -> None:
@@ -86,7 +94,7 @@ def _train(trainings: Sequence[Training], stood: Sequence[Snapshot | None], stac
         phase=first.phase,
         masks=[t.masks for t in trainings],
         listeners=[t.listeners for t in trainings],
-        watchers=[StackRecorder([t.recorder for t in trainings]), *watchers],
+        watchers=watchers,
         stack=stack,
         resume=stood,
         teachings=[t.teaching for t in trainings],

@@ -17,7 +17,7 @@ from prunescope.export.inputs import as_inputs
 from prunescope.pruning import Masks
 from prunescope.quantization import stored
 from prunescope.registry import unknown
-from prunescope.results.store import write_beside, write_json
+from prunescope.results.files import write_beside, write_json
 from prunescope.types import ConfigError
 
 SUFFIXES = {"safetensors": ".safetensors", "onnx": ".onnx", "pt2": ".pt2"}

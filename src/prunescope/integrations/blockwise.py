@@ -21,7 +21,7 @@ from prunescope.integrations.checkpoints import Shards, config_of, copy_companio
 from prunescope.integrations.skeleton import Skeleton
 from prunescope.pruning import prunable, prune
 from prunescope.registry import criteria
-from prunescope.results.store import read_json, write_json
+from prunescope.results.files import read_json, write_json
 from prunescope.types import ConfigError, DataError, StoreError
 
 STATUS = "prunescope.json"

@@ -11,7 +11,7 @@ import safetensors.torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from prunescope.results.store import read_json, write_beside, write_json
+from prunescope.results.files import read_json, write_beside, write_json
 from prunescope.types import DataError, StoreError
 
 INDEX = "model.safetensors.index.json"

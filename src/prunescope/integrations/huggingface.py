@@ -12,7 +12,7 @@ import safetensors.torch
 from safetensors import SafetensorError
 
 from prunescope.integrations.looping import LoopPruning, flat_tensors, joined, nothing, plain_values
-from prunescope.results.store import write_beside
+from prunescope.results.files import write_beside
 from prunescope.types import StoreError
 
 FILE = "prunescope.safetensors"

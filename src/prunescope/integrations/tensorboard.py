@@ -10,9 +10,9 @@ from typing import Any
 
 from prunescope import extras
 from prunescope.integrations.tracks import Told, parameters
+from prunescope.results.files import read_json, write_json
 from prunescope.results.following import Followed, Following
 from prunescope.results.live import Fact
-from prunescope.results.store import read_json, write_json
 from prunescope.types import StoreError
 
 LOGGED = "prunescope.json"

@@ -67,7 +67,7 @@ def crossings(run: Run) -> pd.DataFrame | None:
 
 def _timed(run: Run) -> pd.DataFrame | None:
     """The measured times with stage, back-end, whether it is a sparse one, and the sparsity reached."""
-    rows = run.records[run.records["metric"] == METRIC]
+    rows = stats.select(run.records, METRIC)
     told: list[Any] = [parameters(text) for text in rows["parameters"]]
     rows = rows.assign(
         stage=rows["phase"], backend=[t.get("backend") for t in told], sparse=[bool(t.get("sparse")) for t in told],
@@ -76,8 +76,7 @@ def _timed(run: Run) -> pd.DataFrame | None:
     rows = rows[rows["value"].notna() & rows["stage"].isin(list(STAGES)) & rows["backend"].notna()]
     if rows.empty:
         return None
-    whole = run.records[run.records["layer"] == ""]
-    reached = tables.last_a_trial(stats.select(whole, "sparsity", phase="final")).set_index("trial")["value"]
+    reached = tables.last_a_trial(stats.select(run.records, "sparsity", phase="final", layer="")).set_index("trial")["value"]
     return rows.assign(x=rows["trial"].map(reached).fillna(rows["sparsity"]).fillna(0.0))
 
 

@@ -73,7 +73,7 @@ def parts_used(run: Run) -> list[Part]:
     for column in ("criterion", "allocation", "granularity"):
         found += [(column, name) for name in _names(records[column])]
     found += [("estimator", name) for name in _names(records.loc[records["metric"].isin(INFORMATION), "estimator"])]
-    listed, recorded = config.get("variant"), set(records["variant"])
+    listed, recorded = config.get("variant"), set(records["variant"].unique())
     for variant in [v for v in listed if isinstance(v, dict)] if isinstance(listed, list) else [{}]:
         if "name" not in variant or str(variant["name"]) in recorded:
             found += _over_time({**_table(config.get("prune")), **_table(variant.get("prune"))})

@@ -14,6 +14,7 @@ from prunescope.registry import unknown
 from prunescope.report import tables
 from prunescope.report.estimates import labels
 from prunescope.results import load, stats
+from prunescope.results.columns import plain, table_of
 from prunescope.results.store import Run
 from prunescope.types import ConfigError, DataError
 
@@ -87,9 +88,9 @@ def compare(*runs: Run | str | Path, metrics: Sequence[str] | None = None, seed:
 
 def values(run: Run, metric: str) -> pd.DataFrame:
     """One value a trial and place: group, variant, sparsity, estimator, layer, seed, unit, value; finite ones only."""
-    rows = run.records
+    rows = table_of(run)
     if metric in INFORMATION:
-        rows = rows[rows["phase"].isin(list(PHASES)) & rows["metric"].isin(INFORMATION)]
+        rows = plain(rows[rows["phase"].isin(list(PHASES)) & rows["metric"].isin(INFORMATION)])
         if rows.empty:
             return rows.assign(estimator="")[[*PLACE, "seed", "unit", "value"]]
         rows = rows.assign(estimator=labels(rows), order=rows["phase"].map(PHASES))

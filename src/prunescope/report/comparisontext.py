@@ -14,7 +14,7 @@ from prunescope.report.comparison import Comparison
 from prunescope.report.html import asset, content_hash
 from prunescope.report.numbers import size
 from prunescope.report.tables import percent
-from prunescope.results.store import write_beside
+from prunescope.results.files import write_beside
 from prunescope.types import ConfigError
 
 NAMES = {

@@ -9,6 +9,7 @@ import pandas as pd
 
 from prunescope.report import tables
 from prunescope.report.estimates import METRICS, labels, parameters
+from prunescope.results.columns import plain
 from prunescope.types import LN2
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ def convergence(run: Run) -> pd.DataFrame | None:
     moving (by more than 0.1 bit), seeds.
     """
     rows = run.records
-    rows = rows[(rows["phase"] == "convergence") & rows["metric"].isin(METRICS) & rows["n"].notna()]
+    rows = plain(rows[(rows["phase"] == "convergence") & rows["metric"].isin(METRICS) & rows["n"].notna()])
     if rows.empty:
         return None
     order = rows["parameters"].map(lambda text: parameters(text).get("layer_order", 0))

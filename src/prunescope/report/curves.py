@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from prunescope.report import tables
 from prunescope.report.planes import thin
 from prunescope.results import stats
+from prunescope.results.columns import plain
 
 if TYPE_CHECKING:
     from prunescope.results.store import Run
@@ -55,7 +56,7 @@ class Timeline:
 def epoch_curves(run: Run) -> tuple[list[EpochCurve], Timeline]:
     """Accuracy and loss against epochs on train and validation, one curve a cell, metric and split."""
     rows = run.records
-    rows = rows[rows["metric"].isin(QUALITY) & rows["phase"].isin(AT_ONE_EPOCH) & (rows["layer"] == "") & rows["epoch"].notna()]
+    rows = plain(rows[rows["metric"].isin(QUALITY) & rows["phase"].isin(AT_ONE_EPOCH) & (rows["layer"] == "") & rows["epoch"].notna()])
     if rows.empty:
         return [], Timeline(0.0, False, 0, 0)
     trained = float(rows.loc[rows["phase"] == "train", "epoch"].max())
@@ -89,7 +90,7 @@ def sparsity_points(run: Run) -> pd.DataFrame:
     moment "final" is the headline (test split); "pruned" is right after pruning, before any fine-tuning (validation split, else train).
     """
     known = tables.cells(run)
-    whole = run.records[run.records["layer"] == ""]
+    whole = plain(run.records[run.records["layer"] == ""])
     frames = [_points(whole, metric, "final", split, known) for metric, split in _headline_splits()]
     pruned = whole[(whole["phase"] == "pruned") & ~tables.at_initialisation(run.records).loc[whole.index]]
     if (whole["phase"] == "finetune").any() and len(pruned):

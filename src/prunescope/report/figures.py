@@ -18,7 +18,8 @@ from prunescope.report.convergence import convergence
 from prunescope.report.gradients import gradient_curves
 from prunescope.report.planes import Planes
 from prunescope.report.planes import planes as information_planes
-from prunescope.results.store import load, write_beside
+from prunescope.results.files import write_beside
+from prunescope.results.store import load
 from prunescope.types import ConfigError, StoreError
 
 if TYPE_CHECKING:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from prunescope.report import tables
 from prunescope.report.planes import nan_median, thin
+from prunescope.results.columns import plain
 
 if TYPE_CHECKING:
     from prunescope.results.store import Run
@@ -53,7 +54,7 @@ def gradient_curves(run: Run) -> Gradients | None:
     Source: Shwartz-Ziv and Tishby 2017 (arXiv:1703.00810), figure 4, where both norms are divided by that of the layer's weights.
     """
     rows = run.records
-    rows = rows[rows["metric"].isin(METRICS) & (rows["phase"] == "train") & rows["epoch"].notna() & np.isfinite(rows["value"])]
+    rows = plain(rows[rows["metric"].isin(METRICS) & (rows["phase"] == "train") & rows["epoch"].notna() & np.isfinite(rows["value"])])
     if rows.empty:
         return None
     rows = rows.assign(cell=tables.cell_numbers(rows, tables.cells(run)))

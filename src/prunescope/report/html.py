@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prunescope.report.payload import Payload, payload
-from prunescope.results.store import write_beside
+from prunescope.results.files import write_beside
 
 if TYPE_CHECKING:
     from prunescope.results.store import Run

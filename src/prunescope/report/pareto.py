@@ -10,6 +10,7 @@ import pandas as pd
 from prunescope.report import drawing, tables
 from prunescope.report.numbers import size
 from prunescope.results import stats
+from prunescope.results.columns import plain
 
 if TYPE_CHECKING:
     from prunescope.results.store import Run
@@ -27,7 +28,7 @@ def pareto(run: Run) -> pd.DataFrame | None:
     one. Bytes and latency are told where a stage beyond training was measured (before, zeros in place change neither), non-zeros where
     they vary. None for runs with neither.
     """
-    whole = run.records[(run.records["layer"] == "") & run.records["phase"].isin(STAGES)]
+    whole = plain(run.records[(run.records["layer"] == "") & run.records["phase"].isin(STAGES)])
     known = tables.cells(run)
     kept = whole.loc[(whole["metric"] == "nonzero") & (whole["phase"] == "final"), "value"]
     measured = ["nonzero"] if kept.nunique() > 1 else []

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pandas as pd
@@ -18,6 +19,7 @@ from prunescope.report.pareto import pareto
 from prunescope.report.planes import Planes, planes
 from prunescope.report.weights import histograms, mask_pictures
 from prunescope.results import stats
+from prunescope.results.columns import table_of
 
 if TYPE_CHECKING:
     from prunescope.results.store import Run
@@ -29,6 +31,7 @@ ABOUT = ("name", "title", "question", "notes", "faults", "data_notes", "versions
 
 def payload(run: Run) -> Payload:
     """The page's data. Parts without records are None, and the page leaves their sections out."""
+    run = _packed(run)
     table = tables.summary_table(run)
     found = planes(run.records)
     known = tables.cells(run)
@@ -59,6 +62,13 @@ def payload(run: Run) -> Payload:
         "citation": _citation(run),
         "seconds": number(tables.seconds(run)),
     }
+
+
+def _packed(run: Run) -> Run:
+    """The run with text columns as categories, which are compared, grouped and copied as small numbers."""
+    records = table_of(run)  # first: it may find trials that are damaged
+    same = SimpleNamespace(folder=run.folder, experiment=run.experiment, trials=run.trials, problems=run.problems, records=records)
+    return cast("Run", same)
 
 
 def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:

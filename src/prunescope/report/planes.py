@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from prunescope.report.estimates import METRICS, describe, labels, parameters
 from prunescope.results import stats
+from prunescope.results.columns import plain
 from prunescope.types import LN2
 
 Floats = NDArray[np.float64]
@@ -84,7 +85,7 @@ def nan_quantiles(values: Floats, which: list[float]) -> Floats:
 
 def planes(records: pd.DataFrame) -> Planes | None:
     """All information planes of a run, or None where no information was measured."""
-    rows = records[records["metric"].isin(METRICS) & records["phase"].isin(["train", "finetune"])]
+    rows = plain(records[records["metric"].isin(METRICS) & records["phase"].isin(["train", "finetune"])])
     if not (rows["metric"] == "mi_input").any():
         return None
     rows = rows.assign(estimate=labels(rows), details=rows["parameters"].map(parameters))

@@ -11,7 +11,7 @@ import pandas as pd
 
 from prunescope.report import drawing
 from prunescope.report.numbers import number
-from prunescope.results.store import read_json
+from prunescope.results.files import read_json
 from prunescope.types import StoreError
 
 if TYPE_CHECKING:

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from prunescope.results import stats
+from prunescope.results.columns import plain
 
 if TYPE_CHECKING:
     from prunescope.results.store import Run
@@ -22,7 +23,7 @@ def cells(run: Run) -> pd.DataFrame:
 
     `label` is the variant alone where it has one sparsity, else the variant and the sparsity in per cent.
     """
-    told = [frame[CELL].astype({"sparsity": float}) for frame in (run.trials, run.records)]
+    told = [plain(frame[CELL].drop_duplicates()).astype({"sparsity": float}) for frame in (run.trials, run.records)]
     found = pd.concat(told).drop_duplicates()
     variants = [run.experiment.get("baseline"), *found["variant"]]
     order = {name: i for i, name in reversed(list(enumerate(variants)))}
@@ -72,7 +73,7 @@ def summary_table(run: Run) -> pd.DataFrame:
     (means), collapsed, judged, seconds (median). Accuracy, sparsity and differences are fractions; what was not recorded is NaN.
     """
     table = cells(run)
-    final = run.records[run.records["phase"] == "final"]
+    final = plain(run.records[run.records["phase"] == "final"])
     whole = final[final["layer"] == ""]
     parts = [
         _means(whole, "sparsity", {"mean": "reached"}),
@@ -101,10 +102,10 @@ def last_a_trial(rows: pd.DataFrame) -> pd.DataFrame:
 
 def at_initialisation(records: pd.DataFrame) -> pd.Series:
     """Whether each row belongs to a trial that was pruned before it was trained: its losses were recorded "pruned" first, then "train"."""
-    losses = records[records["metric"].isin(["loss", "accuracy"])]
+    losses = records.loc[records["metric"].isin(["loss", "accuracy"]), ["trial", "phase"]]
     place = pd.Series(np.arange(len(losses)), index=losses.index)
-    first_pruned = place[losses["phase"] == "pruned"].groupby(losses["trial"]).min()
-    last_trained = place[losses["phase"] == "train"].groupby(losses["trial"]).max()
+    first_pruned = place[losses["phase"] == "pruned"].groupby(losses["trial"], observed=True).min()
+    last_trained = place[losses["phase"] == "train"].groupby(losses["trial"], observed=True).max()
     before = first_pruned.reindex(last_trained.index) < last_trained
     return records["trial"].isin(before.index[before])
 
@@ -119,7 +120,7 @@ def _differences(run: Run, whole: pd.DataFrame, metric: str, name: str) -> pd.Da
 def baseline(run: Run) -> str | None:
     """The name of the variant that others are compared with, if the experiment names one that was recorded."""
     name = run.experiment.get("baseline")
-    return name if name in set(run.records["variant"]) else None
+    return name if name in set(run.records["variant"].unique()) else None
 
 
 def _status(run: Run) -> pd.DataFrame:

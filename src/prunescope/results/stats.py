@@ -19,6 +19,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtr, stdtrit
 
+from prunescope.results.columns import plain
 from prunescope.rng import numpy_generator
 from prunescope.types import DataError
 
@@ -111,7 +112,7 @@ def select(
     for column, wanted in (("phase", phase), ("split", split), ("layer", layer)):
         if wanted is not None:
             keep &= records[column] == wanted
-    return records[keep]
+    return plain(records[keep])
 
 
 def summarise(

@@ -9,15 +9,11 @@ runs/<name>/experiment.json
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import hashlib
-import json
 import os
 import re
-import secrets
-import tempfile
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,90 +23,9 @@ import pandas as pd
 from prunescope import limits
 from prunescope.registry import unknown
 from prunescope.results import schema
+from prunescope.results.columns import plain, quoted, read_columns
+from prunescope.results.files import read_json, sweep, write_beside
 from prunescope.types import ConfigError, StoreError
-
-
-def write_beside(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` make a temporary file next to `path`, then rename it into place; nothing is left behind when it fails.
-
-    Raises StoreError with the reason (no space, no permission, ...).
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
-        os.close(handle)
-    except OSError as error:
-        raise StoreError(f"{path}: cannot be written: {error.strerror or error}; give another folder with --out") from error
-    temporary = Path(name)
-    try:
-        write(temporary)
-        temporary.chmod(0o644)
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
-        temporary.replace(path)
-    except (OSError, duckdb.Error) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error).splitlines()[0]
-        kept = "finished trials are kept, and the same command goes on from them"
-        raise StoreError(f"{path}: could not be written ({reason}); {kept}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-
-
-def sweep(folder: Path, names: Sequence[str] = ("*",), *, deep: bool = False) -> None:
-    """Remove what a killed run left of writing files called `names` in `folder` (`deep`: and below it). Nobody may be writing them now."""
-    for name in names:
-        for path in (folder.rglob if deep else folder.glob)(f".{name}.*"):
-            with contextlib.suppress(OSError):
-                path.unlink(missing_ok=True)
-
-
-def check_folder(folder: Path) -> list[str]:
-    """Whether files can be kept in `folder`: raises StoreError with the reason if not, and returns what should be known of it.
-
-    A rename that is not one step (some network and object stores copy instead) can leave half a file when a run is killed. It is told by
-    the file that comes out: a copy is another one than was renamed.
-    """
-    place, beside = (folder / f".prunescope-check.{secrets.token_hex(4)}" for _ in range(2))
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        place.write_bytes(b"old")
-        beside.write_bytes(b"new")
-        before = beside.stat().st_ino
-        beside.replace(place)
-        replaced, same = place.read_bytes() == b"new" and not beside.exists(), place.stat().st_ino == before
-    except OSError as error:
-        raise StoreError(f"{folder}: cannot be written to: {error.strerror or error}; give another folder with --out") from error
-    finally:
-        for path in (place, beside):
-            with contextlib.suppress(OSError):
-                path.unlink(missing_ok=True)
-    if not replaced:
-        raise StoreError(f"{folder}: a renamed file does not take the place of the old one there; give another folder with --out")
-    copied = "a rename copies in the run's folder: what a kill leaves half written there is found by its size and sum, and done again"
-    return [] if same else [copied]
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write `content` as JSON."""
-    text = json.dumps(content, indent=1, ensure_ascii=False)
-    write_beside(path, lambda p: p.write_text(text, encoding="utf-8"))
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in `path`, or a StoreError that says what is wrong with it."""
-    try:
-        text = limits.read_bytes(path, "json")
-        content = json.loads(text)
-        if b"\\ud" in text.lower():  # halves of characters, which no file and no terminal takes
-            content = json.loads(json.dumps(content, ensure_ascii=False).encode("utf-8", "replace"))
-    except StoreError:
-        raise
-    except (OSError, ValueError, RecursionError) as error:  # a number of 5,000 digits and a list in a list in a list ... are no JSON here
-        raise StoreError(f"{path}: cannot be read as JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise StoreError(f"{path}: expected a JSON object, got {type(content).__name__}")
-    return content
 
 
 @functools.cache
@@ -129,67 +44,19 @@ def write_records(path: Path, records: pd.DataFrame) -> None:
     def write(temporary: Path) -> None:
         with _connection() as connection:
             connection.register("records", records)
-            connection.execute(f"COPY records TO '{_quoted(temporary)}' (FORMAT parquet, COMPRESSION zstd)")
+            connection.execute(f"COPY records TO '{quoted(temporary)}' (FORMAT parquet, COMPRESSION zstd)")
 
     write_beside(path, write)
 
 
-_LACKING = f"""
-SELECT file_name, list(name) FROM parquet_schema([{{names}}]) GROUP BY file_name
-HAVING count(DISTINCT name) FILTER (WHERE name IN ({", ".join(f"'{c}'" for c in schema.COLUMNS)})) < {len(schema.COLUMNS)}
-ORDER BY file_name LIMIT 1
-"""
-
-
 def read_records(path: Path | list[Path]) -> pd.DataFrame:
     """The records in one Parquet file or several, checked for their columns."""
-    paths = [path] if isinstance(path, Path) else path
-    if not paths:
-        return schema.empty()
-    names = ", ".join(f"'{_quoted(p)}'" for p in paths)
-    try:
-        with _connection() as connection:
-            lacking = connection.execute(_LACKING.format(names=names)).fetchone()
-            if lacking is None:
-                _check_size(connection, names)
-            found = connection.execute(f"SELECT * FROM read_parquet([{names}], union_by_name=true)").df()
-    except StoreError:
-        raise
-    except (duckdb.Error, OSError, ValueError) as error:  # ValueError: text that is no UTF-8
-        place = paths[0] if len(paths) == 1 else f"{paths[0]} or one of {len(paths) - 1} more"
-        raise StoreError(f"{place}: cannot be read as records: {str(error).splitlines()[0]}") from error
-    if lacking is not None:  # read together with others, such a file would pass with nulls
-        missing = [c for c in schema.COLUMNS if c not in lacking[1]]
-        raise StoreError(f"{lacking[0]}: records without the columns {', '.join(missing)}: written by something else or another version")
-    try:
-        return schema.typed(found[list(schema.COLUMNS)].copy())
-    except (ValueError, TypeError, OverflowError) as error:
-        raise StoreError(f"{paths[0]}: a column of the records has the wrong type: {error}") from error
+    return plain(_read(path if isinstance(path, list) else [path]))
 
 
-_SUSPICIOUS = """
-SELECT file_name, max(rows), sum(rows * bytes)
-FROM (SELECT file_name, sum(num_values) AS rows, sum(total_uncompressed_size) AS bytes FROM parquet_metadata([{names}])
-      GROUP BY file_name, path_in_schema)
-GROUP BY file_name HAVING max(rows) > {rows} OR sum(rows * bytes) > {text}
-"""
-_LENGTHS = " + ".join(f'coalesce(strlen("{c}"::VARCHAR), 0)' for c in schema.COLUMNS if c not in schema.TYPES)
-_TEXT = f"SELECT sum({_LENGTHS}) FROM "
-
-
-def _check_size(connection: duckdb.DuckDBPyConnection, names: str) -> None:
-    """Refuse a file that few bytes on the disk make huge: rows by the metadata; text, where they leave it possible, by adding it up."""
-    most, text = limits.limit("rows"), limits.limit("text")
-    for name, rows, _ in connection.execute(_SUSPICIOUS.format(names=names, rows=most, text=text)).fetchall():
-        if rows > most:
-            raise limits.beyond("rows", f"{name}: {rows:,} records")
-        found = (connection.execute(f"{_TEXT} read_parquet('{_quoted(name)}')").fetchone() or (0,))[0] or 0
-        if found > text:
-            raise limits.beyond("text", f"{name}: {found:,} bytes of text")
-
-
-def _quoted(path: Path | str) -> str:
-    return str(path).replace("'", "''")
+def _read(paths: list[Path]) -> pd.DataFrame:
+    with _connection() as connection:
+        return read_columns(paths, connection)
 
 
 class TrialFolder:
@@ -288,7 +155,11 @@ def read_experiment(folder: Path) -> tuple[dict[str, Any], list[str]]:
 
 
 class Run:
-    """A run folder as it stands: `experiment` (its config and origin), `records`, `trials`, and `problems` found while reading."""
+    """A run folder as it stands: `experiment` (its config and origin), `records`, `trials`, and `problems` found while reading.
+
+    Records are read when they are first asked for and kept: `records` with text columns of strings, `table` the same with categories,
+    which take a fraction of the memory. A file that cannot be read is found then at the latest; one that is cut off or no Parquet, at once.
+    """
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
@@ -296,15 +167,37 @@ class Run:
             raise StoreError(f"{self.folder}: not a run folder (no experiment.json in it); `prunescope run` makes one")
         if (reason := limits.leads_out(self.folder / "experiment.json", self.folder)) is not None:
             raise StoreError(reason)
-        self.experiment, self.problems = read_experiment(self.folder)
+        self.experiment, self._problems = read_experiment(self.folder)
         if (version := self.experiment.get("schema")) != schema.VERSION:
-            self.problems.append(f"experiment.json has schema {version!r}, this version reads {schema.VERSION}: figures may be missing")
+            self._problems.append(f"experiment.json has schema {version!r}, this version reads {schema.VERSION}: figures may be missing")
         self.trials = self._read_trials()
-        self.records = self._read_records()
+        self._mark(self._cut_off())
+
+    @property
+    def problems(self) -> list[str]:
+        """What was found while reading everything: the records are read for it where they were not yet."""
+        _ = self.table
+        return self._problems
+
+    @functools.cached_property
+    def table(self) -> pd.DataFrame:
+        """All records of finished trials, text columns as categories."""
+        paths = self._finished()
+        try:
+            return _read(paths)
+        except StoreError:
+            self._mark(_unreadable(paths))  # bad files must not hide the good ones
+            return _read(self._finished())
+
+    @functools.cached_property
+    def records(self) -> pd.DataFrame:
+        """All records of finished trials, text columns as strings."""
+        return plain(self.table)
 
     def __repr__(self) -> str:
         counts = self.trials["status"].value_counts().to_dict() if len(self.trials) else {}
-        return f"Run({str(self.folder)!r}: {', '.join(f'{n} {s}' for s, n in counts.items()) or 'no trials'}, {len(self.records)} records)"
+        read = f", {len(self.table)} records" if "table" in self.__dict__ else ""
+        return f"Run({str(self.folder)!r}: {', '.join(f'{n} {s}' for s, n in counts.items()) or 'no trials'}{read})"
 
     def _read_trials(self) -> pd.DataFrame:
         columns = ["hash", "group", "variant", "sparsity", "seed", "status", "reason", "seconds"]
@@ -312,11 +205,11 @@ class Run:
         listed = self.experiment.get("trials") or []
         trials = [t for t in listed if is_trial(t)]
         if lost := len(listed) - len(trials):
-            self.problems.append(f"experiment.json: {lost} of its trials lack a hash, group, variant, sparsity or seed, and are left out")
+            self._problems.append(f"experiment.json: {lost} of its trials lack a hash, group, variant, sparsity or seed, and are left out")
         for planned in trials:
             status = self._status(TrialFolder(self.folder / "trials" / str(planned.get("hash"))))
             if status.get("status") == "damaged":
-                self.problems.append(str(status.get("reason")))
+                self._problems.append(str(status.get("reason")))
             reason = status.get("reason")
             told: dict[str, Any] = {"status": str(status.get("status")), "reason": None if reason is None else str(reason)}
             told["seconds"] = seconds_of(status)
@@ -328,20 +221,45 @@ class Run:
         reason = place.astray(self.folder)
         return place.status() if reason is None else {"status": "damaged", "reason": reason}
 
-    def _read_records(self) -> pd.DataFrame:
+    def _finished(self) -> list[Path]:
         finished = self.trials.loc[self.trials["status"] == "finished", "hash"]
-        paths = [TrialFolder(self.folder / "trials" / h).records_file for h in finished]
-        try:
-            return read_records(paths)
-        except StoreError:
-            parts = []
-            for path in paths:  # one bad file must not hide the good ones
-                try:
-                    parts.append(read_records(path))
-                except StoreError as error:
-                    self.problems.append(str(error))
-                    self.trials.loc[self.trials["hash"] == path.parent.name, ["status", "reason"]] = ["damaged", str(error)]
-            return pd.concat(parts, ignore_index=True) if parts else schema.empty()
+        return [TrialFolder(self.folder / "trials" / h).records_file for h in finished]
+
+    def _cut_off(self) -> dict[Path, StoreError]:
+        """The records that are not there or do not begin and end as Parquet does, with why they cannot be read."""
+        return _unreadable([path for path in self._finished() if not _whole(path)])
+
+    def _mark(self, bad: Mapping[Path, StoreError]) -> None:
+        """Count the trials of `bad` records as damaged."""
+        for path, error in bad.items():
+            self._problems.append(str(error))
+            self.trials.loc[self.trials["hash"] == path.parent.name, ["status", "reason"]] = ["damaged", str(error)]
+
+
+def _whole(path: Path) -> bool:
+    """Whether a file begins and ends as Parquet does: what a crash or a full disk leaves seldom does."""
+    mark = b"PAR1"
+    try:
+        with path.open("rb") as file:
+            first = file.read(len(mark))
+            file.seek(-len(mark), os.SEEK_END)
+            return first == mark == file.read()
+    except OSError:
+        return False
+
+
+def _unreadable(paths: list[Path]) -> dict[Path, StoreError]:
+    """Which of `paths` cannot be read, and why: halves are tried, so that few bad ones among many are found soon."""
+    if not paths:
+        return {}
+    try:
+        _read(paths)
+    except StoreError as error:
+        if len(paths) == 1:
+            return {paths[0]: error}
+        half = len(paths) // 2
+        return _unreadable(paths[:half]) | _unreadable(paths[half:])
+    return {}
 
 
 def seconds_of(status: Mapping[str, Any]) -> float | None:

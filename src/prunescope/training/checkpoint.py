@@ -23,6 +23,7 @@ class Snapshot:
     """A training as it stood at the end of `epoch` epochs and `steps` steps: with the seed, all that is needed to go on.
 
     weights   the model's state dict; numbers: what the optimiser keeps of each parameter; groups: the optimiser's settings as they were
+    stop      whether a listener had asked for the end by then
     The order of batches and all noise depend on (seed, phase, epoch), so no generator's state is kept.
     """
 
@@ -31,6 +32,7 @@ class Snapshot:
     weights: Mapping[str, Tensor]
     numbers: Mapping[str, Mapping[str, Tensor]]
     groups: list[dict[str, Any]]
+    stop: bool = False
 
 
 def snapshot(state: State) -> Snapshot:
@@ -45,7 +47,7 @@ def snapshot(state: State) -> Snapshot:
             raise ConfigError(f"optimizer {kind} keeps {strange[0]!r} of a parameter as {what}: expected tensors")
         numbers[name] = {k: v.detach().clone() for k, v in kept.items() if v is not None}
     groups = [{k: v for k, v in g.items() if isinstance(v, bool | int | float)} for g in state.optimizer.param_groups]
-    return Snapshot(state.epoch, state.steps, weights_of(state.model), numbers, groups)
+    return Snapshot(state.epoch, state.steps, weights_of(state.model), numbers, groups, state.stop)
 
 
 def weights_of(model: nn.Module) -> dict[str, Tensor]:
@@ -57,7 +59,7 @@ def take_up(state: State, rates: LRScheduler, found: Snapshot) -> None:
     """Put model, optimiser and learning-rate schedule where they stood."""
     state.model.load_state_dict(dict(found.weights))
     put_back(state.optimizer, rates, {p: found.numbers[n] for n, p in state.model.named_parameters() if n in found.numbers}, found)
-    state.epoch, state.steps = found.epoch, found.steps
+    state.epoch, state.steps, state.stop = found.epoch, found.steps, found.stop
 
 
 def put_back(

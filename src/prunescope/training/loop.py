@@ -52,7 +52,7 @@ def train(
     model.train()
     with torch.random.fork_rng(devices=[data.x.device] if data.x.is_cuda else []):
         _tell(heard["start"], state)
-        for epoch in range(state.epoch, settings.epochs):
+        for epoch in range(state.epoch, state.epoch if state.stop else settings.epochs):
             torch.manual_seed(rng.stream_seed(seed, phase, "noise", epoch))  # dropout and its kind draw from the global generator
             _tell(heard["epoch_start"], state)
             for x, y in batches(data, size, drop_last=settings.drop_last, seed=seed, purpose=(phase, "order", epoch)):

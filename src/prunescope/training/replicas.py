@@ -125,6 +125,8 @@ def _trained(stacks: list[_Stack], settings: TrainingConfig, watching: Hearing) 
         for one in stacks:
             one.flat.lend()
         _tell_all(stacks, watching, "start")
+        for one in stacks:
+            one.let_go()  # those that had stopped before they were taken up again
         for epoch in range(stacks[0].states[0].epoch, settings.epochs):
             for one in stacks:
                 one.epoch(epoch, watching)
@@ -186,7 +188,7 @@ class _Stack:
     def _take_up(self, found: Sequence[Snapshot]) -> None:
         for state, one in zip(self.states, found, strict=True):
             state.model.load_state_dict(dict(one.weights))  # before the parameters are lent
-            state.epoch, state.steps = one.epoch, one.steps
+            state.epoch, state.steps, state.stop = one.epoch, one.steps, one.stop
         put_back(self._optimizer, self._rates, {self.flat.parameter: self.flat.joined([f.numbers for f in found])}, found[0])
         self._steps = found[0].steps
 
