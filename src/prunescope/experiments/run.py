@@ -12,19 +12,17 @@ from typing import Any
 
 import torch
 
-from prunescope.config import ResourcesConfig
 from prunescope.experiments import checkpoints, engines
 from prunescope.experiments.checkpoints import SECONDS
 from prunescope.experiments.cluster import address_of, joined
 from prunescope.experiments.memory import fit, limit_of, needs_of
 from prunescope.experiments.passes import carry_out
 from prunescope.experiments.planning import Plan, check, describe, in_shard, plan, reproduce
-from prunescope.experiments.sweep import Trial
-from prunescope.experiments.tasks import Task, dense_name, rounds_name, trial_name
+from prunescope.experiments.tasks import Task, dense_name, rounds_name, trial_done, trial_name
 from prunescope.integrations.tracking import tracked
 from prunescope.results.claims import LEASE, Runner
 from prunescope.results.files import check_folder, read_json, write_beside, write_json
-from prunescope.results.store import Run, TrialFolder
+from prunescope.results.store import Run
 from prunescope.training.arrangement import asked
 from prunescope.types import ConfigError, StoreError
 
@@ -69,36 +67,43 @@ def run(
     allow       functions "module:function" of one's own, or modules, that a TOML file may name; a mapping and overrides may name any
 
     Several runs may work in one folder, on one machine or on many: each trial is done by the run that claims it (results/claims.py).
-
     Raises ConfigError and DataError before anything runs, StoreError when results cannot be written. A trial that fails is a row.
     """
-    asked(stack, 1)
     limit = limit_of(memory)
     planned = plan(source, overrides, allow=allow)
-    _refused(planned, checkpoint, lease)
-    own = in_shard(planned.trials, shard)
+    _refused(planned, stack, checkpoint, lease)
     folder = Path(out) if out is not None else Path("runs") / planned.experiment.name
     directory = Path(data_dir) if data_dir is not None else None
-    resources = planned.experiment.resources
-    where = _device(device, gpus=resources.gpus if engine.partition("=")[0] == "ray" else None)
-    tasks = [Task(t, folder, directory, where, checkpoint) for t in own]
+    tasks = _tasks(planned, shard, folder, directory, device=device, engine=engine, checkpoint=checkpoint)
     tracking = tracked([log] if isinstance(log, str) else log, folder)
     notes = [*(check(planned, directory) if planned.notes is None else planned.notes), *check_folder(folder)]
     if fresh:
         _forget(folder, planned)
     about = describe(planned, notes, planned.command or reproduce(source, overrides, folder, planned))
-    place = None if storage is None else f"{storage.rstrip('/')}/{planned.experiment.name}"
-    chosen = opened(engine, jobs=jobs, threads=threads, resources=resources, storage=place, tasks=[] if fresh else tasks)
+    chosen = opened(engine, planned, jobs=jobs, threads=threads, storage=storage, tasks=[] if fresh else tasks)
     with _clocked(folder, about, 0.0 if fresh else _spent(folder)), tracking, chosen as working:
-        stack = within(own, folder, directory, working, limit, stack, quiet=quiet)
+        stack = within(tasks, working, limit, stack, quiet=quiet)
         carry_out(tasks, working, stack=stack, quiet=quiet, lease=lease)
-    finished = Run(folder)
+    return _finished(folder, finish)
+
+
+def _finished(folder: Path, finish: Callable[[Run], object] | None) -> Run:
+    found = Run(folder)
     if finish is not None:
-        finish(finished)
-    return finished
+        finish(found)
+    return found
 
 
-def _refused(planned: Plan, checkpoint: float, lease: float) -> None:
+def _tasks(
+    planned: Plan, shard: str | None, folder: Path, directory: Path | None, *, device: str, engine: str, checkpoint: float
+) -> list[Task]:
+    """What workers are given for the trials of a shard."""
+    where = _device(device, gpus=planned.experiment.resources.gpus if engine.partition("=")[0] == "ray" else None)
+    return [Task(t, folder, directory, where, checkpoint) for t in in_shard(planned.trials, shard)]
+
+
+def _refused(planned: Plan, stack: str | int, checkpoint: float, lease: float) -> None:
+    asked(stack, 1)
     if planned.experiment.search is not None and planned.notes is None:
         raise ConfigError("this config has a section [search]: `prunescope search` carries it out, and `-s search=null` runs it without")
     if not checkpoint >= 0:
@@ -117,14 +122,13 @@ def _clocked(folder: Path, about: Mapping[str, Any], spent: float) -> Iterator[N
     write_json(folder / "experiment.json", {**about, "wall_seconds": round(spent + time.perf_counter() - began, 1)})
 
 
-def within(
-    trials: Sequence[Trial], folder: Path, data_dir: Path | None, engine: object, limit: int | None, stack: str | int, *, quiet: bool
-) -> str | int:
+def within(tasks: Sequence[Task], engine: object, limit: int | None, stack: str | int, *, quiet: bool) -> str | int:
     """The stack with which what is missing fits into `limit` bytes of this machine; the engine's workers are made fewer where they must."""
     if limit is None or not isinstance(engine, engines.Serial | engines.Processes):  # other engines have machines of their own
         return stack
-    missing = [t for t in trials if not TrialFolder(folder / "trials" / t.hash).finished()]
-    found = fit(needs_of(missing, data_dir, stack=stack), limit, jobs=engine.jobs, stack=stack, trials=len(missing))
+    missing = [t.trial for t in tasks if not trial_done(t)]
+    needs = needs_of(missing, tasks[0].data_dir if tasks else None, stack=stack)
+    found = fit(needs, limit, jobs=engine.jobs, stack=stack, trials=len(missing))
     if found.text is not None:
         engine.jobs = found.jobs
         if not quiet:
@@ -155,12 +159,14 @@ def _forget(folder: Path, planned: Plan) -> None:
 
 @contextlib.contextmanager
 def opened(
-    name: str, *, jobs: int | None, threads: int | None, resources: ResourcesConfig, storage: str | None, tasks: Sequence[Task]
+    name: str, planned: Plan, *, jobs: int | None, threads: int | None, storage: str | None, tasks: Sequence[Task]
 ) -> Iterator[engines.Engine]:
     """The engine called `name`, for the while; with a storage, what it has of `tasks` is brought first."""
+    resources = planned.experiment.resources
     threads = threads or resources.cpus
+    place = None if storage is None else f"{storage.rstrip('/')}/{planned.experiment.name}"
     if name.partition("=")[0] == "ray":
-        with joined(address_of(name), threads=threads, resources=resources, jobs=jobs, storage=storage) as cluster:
+        with joined(address_of(name), threads=threads, resources=resources, jobs=jobs, storage=place) as cluster:
             cluster.fetch(tasks)
             yield cluster
         return
