@@ -90,7 +90,10 @@ def make(folder: Path, count: int, seed_run: Path, shift: float = 0.0) -> str:
             factor = 1 - 0.02 * level + 0.01 * ((seed * 7919) % 13) / 13 + shift
             database.execute(
                 f"COPY (SELECT * REPLACE ('{name}' AS trial, CAST({level} AS DOUBLE) AS sparsity, {seed} AS seed, CASE WHEN metric IN "
-                f"('accuracy', 'loss', 'mi_input', 'mi_label', 'entropy') THEN value * {factor} ELSE value END AS value) "
+                f"('accuracy', 'loss', 'mi_input', 'mi_label', 'entropy') THEN value * {factor} ELSE value END AS value, "
+                # no two histograms are the same text, as no two of real trials are
+                f"CASE WHEN metric IN ('weight_histogram', 'mask') THEN '{{\"copy\":{number},' || substr(parameters, 2) "
+                f"ELSE parameters END AS parameters) "
                 f"FROM '{source / 'records.parquet'}') TO '{target / 'records.parquet'}' (FORMAT parquet, COMPRESSION zstd)"
             )
             status = json.loads((source / "trial.json").read_text())

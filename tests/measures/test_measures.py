@@ -273,3 +273,39 @@ def test_an_empty_plane_and_unpaired_labels_are_refused():
         ps.InformationPlane(net, torch.randn(5, 4), torch.zeros(5).long()).plot()
     with pytest.raises(ps.PrunescopeError, match="as many samples"):
         ps.InformationPlane(net, torch.randn(5, 4), torch.zeros(4).long())
+
+
+class Counting(nn.Module):
+    """Counts how many samples go through; a layer that is called twice among its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.relu, self.second, self.last = nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 6), nn.Linear(6, 3)
+        self.seen = 0
+
+    def forward(self, x):
+        self.seen += len(x)
+        return self.last(self.relu(self.second(self.relu(self.first(x)))))
+
+
+@pytest.mark.parametrize("held", [1, 6 * 4 * 50, 1 << 20])
+def test_a_plane_holds_only_some_layers_at_a_time_and_says_the_same(monkeypatch, held):
+    from prunescope.measures import capture as capturing
+
+    torch.manual_seed(0)
+    model, x, y = Counting(), torch.randn(50, 6), torch.arange(50) % 3
+    whole = capturing.capture(model, x)
+    monkeypatch.setattr(capturing, "HELD_BYTES", held)
+    parts = capturing.streamed(model, x)
+    assert list(parts) == list(whole) == ["relu", "relu#2", "output"]
+    assert all(torch.equal(parts[name], value) for name, value in whole.items())
+    assert parts.passes == {1: 3, 6 * 4 * 50: 3, 1 << 20: 1}[held]
+    plane = ps.InformationPlane(model, x, y, estimators=["binning", "kde"])
+    model.seen = 0
+    points = plane.record(0)
+    # a probe, and a pass for each group of layers whatever the number of estimators; calls of one module come together
+    assert model.seen == 1 + 50 * (1 if parts.passes == 1 else 2)
+    monkeypatch.undo()
+    assert [(p.layer, p.quantity, p.estimate.value) for p in ps.InformationPlane(model, x, y, estimators=["binning", "kde"]).record(0)] == [
+        (p.layer, p.quantity, p.estimate.value) for p in points
+    ]

@@ -200,10 +200,10 @@ def _passed(model: nn.Module, few: Split, loss: str) -> tuple[int, int]:
     def pack(tensor: Tensor) -> Tensor:
         if (place := tensor.untyped_storage().data_ptr()) not in known:
             kept[place] = tensor.untyped_storage().nbytes()
-        alive.append(tensor)
-        return tensor
+        alive.append(tensor.untyped_storage())
+        return tensor.detach()  # the tensor itself would keep the graph that keeps it, for ever
 
-    alive: list[Tensor] = []  # so that no address is used twice
+    alive: list[Any] = []  # so that no address is used twice
     was = model.training
     state = {name: value.clone() for name, value in model.named_buffers()}  # running statistics are put back
     with _measured(model, largest), torch.random.fork_rng(devices=[]), torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
@@ -211,6 +211,7 @@ def _passed(model: nn.Module, few: Split, loss: str) -> tuple[int, int]:
         try:
             loss_function(loss)(as_tensor(model(few.x)), few.y)
         finally:
+            alive.clear()
             model.train(was)
             for name, value in model.named_buffers():
                 value.data.copy_(state[name])

@@ -81,9 +81,10 @@ def run(
         _forget(folder, planned)
     about = describe(planned, notes, planned.command or reproduce(source, overrides, folder, planned))
     chosen = opened(engine, planned, jobs=jobs, threads=threads, storage=storage, tasks=[] if fresh else tasks)
-    with _clocked(folder, about, 0.0 if fresh else _spent(folder)), tracking, chosen as working:
+    with tracking, chosen as working:
         stack = within(tasks, working, limit, stack, quiet=quiet)
-        carry_out(tasks, working, stack=stack, quiet=quiet, lease=lease)
+        with _clocked(folder, about, 0.0 if fresh else _spent(folder)):
+            carry_out(tasks, working, stack=stack, quiet=quiet, lease=lease)
     return _finished(folder, finish)
 
 

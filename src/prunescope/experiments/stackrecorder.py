@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
+import weakref
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
@@ -11,7 +13,8 @@ from torch import Tensor, nn
 
 from prunescope.experiments.recorder import Recorder
 from prunescope.information import PlanePoint
-from prunescope.measures.capture import OUTPUT
+from prunescope.measures.capture import HELD_BYTES, OUTPUT, Streamed, Viewed, capture
+from prunescope.measures.flow import InformationPlane
 from prunescope.measures.quality import Measurement, scored_together
 from prunescope.pruning import prunable
 from prunescope.registry import estimators
@@ -19,7 +22,7 @@ from prunescope.training import State
 from prunescope.training.replicas import ReplicateState
 from prunescope.training.stacked_capture import StackCapture
 
-RECORDED_BYTES = 128 << 20  # activations held at a time while replicates are recorded together
+RECORDED_BYTES = HELD_BYTES  # activations held at a time while replicates are recorded together
 
 Pairs = Sequence[tuple[Recorder, State]]
 
@@ -36,7 +39,7 @@ class StackRecorder:
     ) -> None:
         self._before, self._late = before, set(late)
         self._by_model = {id(r.model): r for r in recorders}
-        self._captures: dict[tuple[int, ...], StackCapture] = {}
+        self._captures: dict[tuple[tuple[int, ...], tuple[str, ...] | None], StackCapture] = {}
         self._moments: dict[int, _Moments] = {}
         if any(r.measure.gradients for r in recorders):  # else no step has to stop for us
             self.epoch_start, self.gradients = self._epoch_start, self._gradients
@@ -80,7 +83,7 @@ class StackRecorder:
     def _record(self, pairs: Pairs) -> None:
         """Curves and planes of replicates that share their data."""
         first, plane = pairs[0][0], pairs[0][0].plane
-        values = self._captured(pairs, plane.layers)(plane.x) if plane is not None else {}
+        values: Mapping[str, Tensor] = {} if plane is None else self._streamed(pairs, plane)
         for name, split in first.curves.items():
             if not len(split):
                 continue
@@ -91,12 +94,19 @@ class StackRecorder:
             for (recorder, state), measured in zip(pairs, scored_together(outputs, split, first.loss), strict=True):
                 recorder.add_curve(state, name, measured)
         if plane is not None:
-            without = {} if plane.layers is None or OUTPUT in plane.layers else {OUTPUT}
-            self._add_points(pairs, {name: v for name, v in values.items() if name not in without})
+            without = OUTPUT if plane.layers is not None and OUTPUT not in plane.layers else ""
+            self._add_points(pairs, Viewed(values, lambda _, v: v, without=without))
+
+    def _streamed(self, pairs: Pairs, plane: InformationPlane) -> Mapping[str, Tensor]:
+        """The plane's layers and the output; of a network whose values take more than is held at a time, some layers at a time."""
+        whole = self._captured(pairs, plane.layers)
+        if len(pairs) > 1 or _bytes_of(pairs[0][0]) <= RECORDED_BYTES:
+            return whole(plane.x)
+        return Streamed(lambda names: self._captured(pairs, names)(plane.x), whole(plane.x[:1]), len(plane.x), axis=1)
 
     def _captured(self, pairs: Pairs, layers: Sequence[str] | None) -> StackCapture:
         """The networks' layers and always their output."""
-        key = (*(id(r.model) for r, _ in pairs), layers is not None and not layers)
+        key = (tuple(id(r.model) for r, _ in pairs), None if layers is None else tuple(layers))
         if key not in self._captures:
             models: list[nn.Module] = [r.model for r, _ in pairs]
             self._captures[key] = StackCapture(models, layers if layers is None or OUTPUT in layers else [*layers, OUTPUT])
@@ -113,7 +123,7 @@ class StackRecorder:
         else:
             for place, (recorder, _) in enumerate(pairs):
                 assert recorder.plane is not None, "replicates share their settings"
-                each[place] = recorder.plane.estimated({name: v[place] for name, v in values.items()})
+                each[place] = recorder.plane.estimated(Viewed(values, functools.partial(_replicate, place)))
         texts: dict[Any, str] = {}
         for (recorder, state), points in zip(pairs, each, strict=True):
             recorder.add_points(state, points, texts)
@@ -128,7 +138,24 @@ def _replicates_at_once(recorder: Recorder) -> int:
     """As many as have their units' values in RECORDED_BYTES; a unit is a row of a weight."""
     units = sum(p.shape[0] for p in recorder.model.parameters() if p.ndim > 1)
     rows = max([len(split) for split in recorder.curves.values()] + ([len(recorder.plane.x)] if recorder.plane is not None else []))
-    return max(1, RECORDED_BYTES // (4 * max(1, rows * units)))
+    return max(1, RECORDED_BYTES // max(1, 4 * rows * units, _bytes_of(recorder)))
+
+
+def _bytes_of(recorder: Recorder) -> int:
+    """What the values of the plane's layers take, maps and sequences in full."""
+    plane = recorder.plane
+    if plane is None:
+        return 0
+    if (known := _SIZES.get(recorder.model)) is None:
+        known = _SIZES[recorder.model] = sum(v.nbytes for v in capture(recorder.model, plane.x[:1], plane.layers).values())
+    return known * len(plane.x)
+
+
+_SIZES: weakref.WeakKeyDictionary[nn.Module, int] = weakref.WeakKeyDictionary()
+
+
+def _replicate(place: int, name: str, value: Tensor) -> Tensor:
+    return value[place]
 
 
 def _one_pass(specs: Sequence[Any]) -> bool:

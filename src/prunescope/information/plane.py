@@ -76,16 +76,14 @@ def plane_points(
     [('entropy', 2.0), ('mi_label', 1.0), ('mi_input', 2.0)]
     """
     ref = y if isinstance(y, Reference) else _reference(y, x, input)
-    points: list[PlanePoint] = []
-    for spec in estimators:
-        task = _Task.of(spec, ref, unit, seed)
-        made: list[PlanePoint] = []
-        for order, (layer, values) in enumerate(activations.items()):
-            t, shape_text = _rows(layer, values, ref.n, spatial, replicates)
+    tasks = [_Task.of(spec, ref, unit, seed) for spec in estimators]
+    made: list[list[PlanePoint]] = [[] for _ in tasks]
+    for order, (layer, values) in enumerate(activations.items()):  # once: a layer may be captured when it is asked for, and be gone then
+        t, shape_text = _rows(layer, values, ref.n, spatial, replicates)
+        for task, points in zip(tasks, made, strict=True):
             found = task.layer(layer, order, t, shape_text, (ranges or {}).get(layer))
-            made += [p if replicates else replace(p, replicate=None) for p in found]
-        points += _marked(made) if chain else made
-    return points
+            points += [p if replicates else replace(p, replicate=None) for p in found]
+    return [p for points in made for p in (_marked(points) if chain else points)]
 
 
 def _reference(y: Any, x: Any, input: InputMode | Mapping[str, Any]) -> Reference:

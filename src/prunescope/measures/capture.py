@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
@@ -14,6 +14,7 @@ from prunescope.registry import unknown
 from prunescope.types import ConfigError
 
 OUTPUT = "output"
+HELD_BYTES = 128 << 20  # values of layers that are held at a time while something is estimated, or twice the largest layer
 _BLOCKS = (nn.TransformerEncoderLayer, nn.TransformerDecoderLayer)
 POOLS = ("last", "tokens", "maps")
 _FINAL = (nn.Softmax, nn.LogSoftmax, nn.Softmin, nn.Softmax2d)
@@ -79,7 +80,8 @@ def capture(model: nn.Module, x: Tensor, layers: Sequence[str] | None = None, *,
     for name in wanted:
         if name != OUTPUT:
             pools.setdefault(name.partition("@")[0], []).append(name.partition("@")[2])
-    collected: dict[str, list[Tensor]] = {}
+    values: dict[str, Tensor] = {}
+    filled: dict[str, int] = {}
     calls: dict[str, int] = {}
 
     def keep(name: str, value: object) -> None:
@@ -87,7 +89,7 @@ def capture(model: nn.Module, x: Tensor, layers: Sequence[str] | None = None, *,
         key = name if calls[name] == 1 else f"{name}#{calls[name]}"
         for pool in pools[name]:
             if (kept := _kept(modules[name], value, pool, key)) is not None:
-                collected.setdefault(f"{key}@{pool}" if pool else key, []).append(kept)
+                _fill(values, filled, f"{key}@{pool}" if pool else key, kept, len(x))
 
     def start(*_: object) -> None:
         calls.clear()
@@ -102,10 +104,93 @@ def capture(model: nn.Module, x: Tensor, layers: Sequence[str] | None = None, *,
     finally:
         for handle in handles:
             handle.remove()
-    values = {name: torch.cat(parts) for name, parts in collected.items()}
+    values = {name: value[: filled[name]] for name, value in values.items()}
     if OUTPUT in wanted:
         values[OUTPUT] = output
     return values
+
+
+def _fill(values: dict[str, Tensor], filled: dict[str, int], key: str, part: Tensor, rows: int) -> None:
+    """Put one batch's values behind those of the batches before: into one tensor from the start, as two copies would take twice as much."""
+    begin = filled.get(key, 0)
+    end = begin + len(part)
+    if key not in values or end > len(values[key]):  # a layer that sees more rows than samples went in grows
+        bigger = part.new_empty((max(rows, end), *part.shape[1:]))
+        if begin:
+            bigger[:begin] = values[key][:begin]
+        values[key] = bigger
+    values[key][begin:end] = part
+    filled[key] = end
+
+
+class Streamed(Mapping[str, Tensor]):
+    """Values of layers that are captured some at a time, when they are asked for: only those asked for last are held.
+
+    captured   gives the values of the layers that it is handed the names of, for all samples
+    probe      values of all layers for a few samples, as `captured` would give them: their names in order, and their sizes
+    rows       how many samples there are; axis: of the samples
+    """
+
+    def __init__(
+        self, captured: Callable[[Sequence[str]], Mapping[str, Tensor]], probe: Mapping[str, Tensor], rows: int, *, axis: int = 0
+    ) -> None:
+        self._captured, self._names = captured, list(probe)
+        self._groups: list[list[str]] = [[]]
+        sizes = {name: value.nbytes // max(1, value.shape[axis]) * rows for name, value in probe.items()}
+        most, held = max(HELD_BYTES, 2 * max(sizes.values(), default=0)), 0  # the largest layer takes its share anyway, a pass its time
+        for name, size in sizes.items():
+            if held + size > most and self._groups[-1]:
+                self._groups.append([])
+                held = 0
+            self._groups[-1].append(name)
+            held += size
+        self._now: Mapping[str, Tensor] = {}
+
+    @property
+    def passes(self) -> int:
+        """How often all samples go through the network for all layers."""
+        return len(self._groups)
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name not in self._now:
+            group = next((g for g in self._groups if name in g), None)
+            if group is None:
+                raise KeyError(name)
+            self._now = {}  # before the next ones are made
+            self._now = self._captured(list(dict.fromkeys(re.sub(r"#\d+(?=@|$)", "", n) for n in group)))
+        return self._now[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+class Viewed(Mapping[str, Tensor]):
+    """Values of layers as `change` makes them of (name, value) when they are asked for, without one of them."""
+
+    def __init__(self, values: Mapping[str, Tensor], change: Callable[[str, Tensor], Tensor], *, without: str = "") -> None:
+        self._values, self._change, self._without = values, change, without
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._change(name, self._values[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return (name for name in self._values if name != self._without)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
+def streamed(model: nn.Module, x: Tensor, layers: Sequence[str] | None = None) -> Streamed:
+    """What `capture` gives, of so many layers at a time as have at most HELD_BYTES, or twice the largest one; a pass of all samples each.
+
+    >>> model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
+    >>> {name: tuple(v.shape) for name, v in streamed(model, torch.zeros(7, 3)).items()}
+    {'1': (7, 4), 'output': (7, 2)}
+    """
+    return Streamed(lambda names: capture(model, x, names), capture(model, x[:1], layers), len(x))
 
 
 def _check_name(layer: str, modules: dict[str, nn.Module]) -> None:

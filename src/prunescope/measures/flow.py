@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from prunescope.information import PlanePoint, Reference, plane_convergence, plane_points, reference
-from prunescope.measures.capture import OUTPUT, capture, natural_range
+from prunescope.measures.capture import OUTPUT, Viewed, capture, natural_range, streamed
 from prunescope.measures.quality import probabilities
 from prunescope.types import DataError
 
@@ -62,10 +62,13 @@ class InformationPlane:
 
     def record(self, epoch: float) -> list[PlanePoint]:
         """Estimate all quantities for the network as it stands now and remember them under `epoch`."""
-        return self.add(epoch, self.estimated(capture(self.model, self.x, self.layers)))
+        return self.add(epoch, self.estimated(streamed(self.model, self.x, self.layers)))
 
     def estimated(self, values: Mapping[str, Tensor], *, replicates: bool = False) -> list[PlanePoint]:
-        """All quantities of captured layers, (n, ...) or, of several networks like this one, (replicates, n, ...)."""
+        """All quantities of captured layers, (n, ...) or, of several networks like this one, (replicates, n, ...).
+
+        `values` are asked for one layer after another, once (`streamed`).
+        """
         values, bounds = self._prepared(values)
         return plane_points(
             values, self.reference, estimators=self.estimators, ranges=bounds, replicates=replicates, **self._reading(values)
@@ -86,10 +89,10 @@ class InformationPlane:
         pooled = self.spatial == "mean" or any("@" in name for name in values)
         return {"spatial": self.spatial, "chain": not pooled, "seed": self.seed}
 
-    def _prepared(self, values: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, tuple[float, float]]]:
-        values, ranges = dict(values), {name: natural_range(self.model, name) for name in values}
-        if self.output == "softmax" and OUTPUT in values:
-            values[OUTPUT] = probabilities(values[OUTPUT], self.loss)
+    def _prepared(self, values: Mapping[str, Tensor]) -> tuple[Mapping[str, Tensor], dict[str, tuple[float, float]]]:
+        ranges = {name: natural_range(self.model, name) for name in values}
+        if self.output == "softmax" and OUTPUT in ranges:
+            values = Viewed(values, lambda name, value: probabilities(value, self.loss) if name == OUTPUT else value)
             ranges[OUTPUT] = (0.0, 1.0)
         return values, {name: bound for name, bound in ranges.items() if bound is not None}
 
