@@ -27,13 +27,13 @@ def test_the_layers_number_leaves_the_estimators_order_alone():
 
 def test_layers_that_take_much_are_recorded_some_at_a_time_with_the_same_records(tmp_path, monkeypatch):
     config = {
-        "name": "maps",
-        "seeds": 2,
+        "name": "deep",
+        "seeds": 1,
         "sparsity": [0.5],
-        "data": {"name": "digits", "classes": [0, 1, 2], "train_size": 60},
-        "model": {"name": "cnn", "channels": [4, 4], "dense": [8]},
+        "data": {"name": "digits", "flatten": True, "classes": [0, 1, 2], "train_size": 60},
+        "model": {"name": "mlp", "widths": [8, 8, 8, 8, 8, 8], "activation": "relu"},
         "training": {"epochs": 1, "batch_size": 32},
-        "measure": {"plane": {"estimators": [{"name": "binning", "bins": 8, "range": "auto"}, {"name": "kde"}], "spatial": "mean"}},
+        "measure": {"plane": {"estimators": [{"name": "binning", "bins": 8, "range": "auto"}, {"name": "kde"}]}},
         "variant": [{"name": "dense", "prune": {"when": "never"}}],
     }
     whole = ps.run(config, out=tmp_path / "whole", engine="serial").records

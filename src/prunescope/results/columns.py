@@ -20,11 +20,6 @@ from prunescope.types import StoreError
 
 VECTORS = 250  # of at most 2,048 rows each and of one file: what is held as strings at a time
 _REQUIRED = ", ".join(f"'{c}'" for c in schema.COLUMNS)
-_LACKING = f"""
-SELECT file_name, list(name) FROM parquet_schema([{{names}}]) GROUP BY file_name
-HAVING count(DISTINCT name) FILTER (WHERE name IN ({_REQUIRED})) < {len(schema.COLUMNS)}
-ORDER BY file_name LIMIT 1
-"""
 TEXTS = tuple(c for c in schema.COLUMNS if c not in schema.TYPES)
 NUMBERS = tuple(c for c in schema.COLUMNS if c in schema.TYPES)
 
@@ -35,19 +30,27 @@ def quoted(path: Path | str) -> str:
 
 
 _SUSPICIOUS = """
-SELECT file_name, max(rows), sum(rows * bytes)
-FROM (SELECT file_name, sum(num_values) AS rows, sum(total_uncompressed_size) AS bytes FROM parquet_metadata([{names}])
+SELECT file_name, max(rows), sum(rows * bytes), list(path_in_schema),
+FROM (SELECT file_name, path_in_schema, sum(num_values) AS rows, sum(total_uncompressed_size) AS bytes FROM parquet_metadata([{names}])
       GROUP BY file_name, path_in_schema)
-GROUP BY file_name HAVING max(rows) > {rows} OR sum(rows * bytes) > {text}
+GROUP BY file_name
+HAVING max(rows) > {rows} OR sum(rows * bytes) > {text} OR count(*) FILTER (WHERE path_in_schema IN ({required})) < {columns}
 """
 _LENGTHS = " + ".join(f'coalesce(strlen("{c}"::VARCHAR), 0)' for c in schema.COLUMNS if c not in schema.TYPES)
 _TEXT = f"SELECT sum({_LENGTHS}) FROM "
 
 
-def _check_size(connection: duckdb.DuckDBPyConnection, names: str) -> None:
-    """Refuse a file that few bytes on the disk make huge: rows by the metadata; text, where they leave it possible, by adding it up."""
+def _check(connection: duckdb.DuckDBPyConnection, names: str) -> None:
+    """Refuse a file without our columns (read with others, it would pass with nulls), or that few bytes on the disk make huge.
+
+    Rows are counted by the metadata, which all files are asked for once; text, where they leave it possible, by adding it up.
+    """
     most, text = limits.limit("rows"), limits.limit("text")
-    for name, rows, _ in connection.execute(_SUSPICIOUS.format(names=names, rows=most, text=text)).fetchall():
+    query = _SUSPICIOUS.format(names=names, rows=most, text=text, required=_REQUIRED, columns=len(schema.COLUMNS))
+    for name, rows, _, held in connection.execute(query).fetchall():
+        if missing := [c for c in schema.COLUMNS if c not in held]:
+            lacks = ", ".join(missing)
+            raise StoreError(f"{name}: records without the columns {lacks}: written by something else or another version")
         if rows > most:
             raise limits.beyond("rows", f"{name}: {rows:,} records")
         found = (connection.execute(f"{_TEXT} read_parquet('{quoted(name)}')").fetchone() or (0,))[0] or 0
@@ -66,13 +69,8 @@ def read_columns(paths: Sequence[Path], connection: duckdb.DuckDBPyConnection) -
     texts = [f"coalesce(CAST(\"{c}\" AS VARCHAR), '') AS \"{c}\"" if c in TEXTS else f'"{c}"' for c in schema.COLUMNS]
     place = paths[0] if len(paths) == 1 else f"{paths[0]} or one of {len(paths) - 1} more"
     try:
-        lacking = connection.execute(_LACKING.format(names=names)).fetchone()
-        if lacking is not None:  # read together with others, such a file would pass with nulls
-            missing = [c for c in schema.COLUMNS if c not in lacking[1]]
-            lacks = ", ".join(missing)
-            raise StoreError(f"{lacking[0]}: records without the columns {lacks}: written by something else or another version")
-        _check_size(connection, names)
-        connection.execute(f"SELECT {', '.join(texts)} FROM read_parquet([{names}], union_by_name=true)")
+        _check(connection, names)
+        connection.execute(f"SELECT {', '.join(texts)} FROM read_parquet([{names}])")
         columns = _Columns()
         while len(part := connection.fetch_df_chunk(VECTORS)):
             columns.add(part)
