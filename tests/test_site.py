@@ -75,7 +75,7 @@ def test_every_link_of_the_site_leads_somewhere_and_nothing_comes_from_the_netwo
 
 def test_the_notebooks_were_executed(site):
     notebooks = sorted(site.rglob("*.ipynb"))
-    assert [n.stem for n in notebooks] == ["first-network", "information-plane"]
+    assert sorted(n.stem for n in notebooks) == ["first-network", "information-plane"]
     for notebook in notebooks:
         cells = [c for c in json.loads(notebook.read_text())["cells"] if c["cell_type"] == "code"]
         assert all(c["execution_count"] for c in cells)

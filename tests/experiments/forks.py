@@ -3,7 +3,7 @@
     python forks.py FOLDER COUNT
 
     kills     one run after another, each killed (SIGKILL) at a random moment, until COUNT were
-    torn      the same, a quarter as often, where a rename is a copy that a kill cuts short
+    torn      the same, a fifth as often, where a rename is a copy that a kill cuts short
     pair      two runs at once in one folder
     widow     two runs at once, one of which is killed in the middle
     shards    three shards with folders of their own
@@ -119,7 +119,7 @@ def killed(folder: Path, count: int, torn: bool) -> dict:
     before: dict = {}
     while kills < count:
         pid = child(work)
-        time.sleep(draw.uniform(0.02, 0.5))
+        time.sleep(draw.uniform(0.02, 0.35))
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
         code = ended(pid)
@@ -175,7 +175,7 @@ def main(folder: Path, count: int) -> dict:
         place.mkdir(parents=True)
     return {
         "kills": killed(places["kills"], count, torn=False),
-        "torn": killed(places["torn"], count // 4, torn=True),
+        "torn": killed(places["torn"], count // 5, torn=True),
         "pair": pair(places["pair"], kill=False),
         "widow": pair(places["widow"], kill=True),
         "shards": shards(places["shards"]),

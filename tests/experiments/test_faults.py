@@ -60,7 +60,7 @@ def test_fifty_kills_at_random_moments_lose_nothing(forked, undisturbed):
 @pytest.mark.slow
 def test_half_written_files_are_found_where_a_rename_copies(forked, undisturbed):
     folder, told = forked
-    assert told["torn"]["kills"] == KILLS // 4
+    assert told["torn"]["kills"] == KILLS // 5
     assert told["torn"]["redone"] == 0
     for whole in told["torn"]["whole"]:
         pd.testing.assert_frame_equal(records(folder / "torn" / whole), undisturbed, check_exact=True)

@@ -260,7 +260,7 @@ def tensor_seeds() -> list[bytes]:
     state = {"masks": {"0.weight": torch.ones(6, 4, dtype=torch.uint8)}, "pruner": {"step": 3}, "plane": "[]"}
     huggingface.write_state(folder, state)
     packed, told = checkpoints._packed(
-        {"trials/a": checkpoints.Member({"train": ({"w": torch.zeros(2)}, 0)}), "trials/b": checkpoints.Member()}
+        {"trials/a": checkpoints.Member({"train": checkpoints.Ended({"w": torch.zeros(2)}, 0)}), "trials/b": checkpoints.Member()}
     )
     checkpoints._save(packed, told, folder / "checkpoint.safetensors")
     return found + [

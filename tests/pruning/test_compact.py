@@ -298,6 +298,17 @@ def _noise(module: nn.Module) -> None:
         p.data += 1.0
 
 
+def test_the_largest_number_of_double_precision_becomes_that_of_the_networks_own():
+    """As masks of attention have it: the trace is one in double precision."""
+    graph = torch.fx.Graph()
+    least = torch.finfo(torch.float64).min
+    x = graph.placeholder("x")
+    graph.output(graph.call_function(torch.ops.aten.masked_fill.Scalar, (x, graph.call_function(torch.ops.aten.gt.Scalar, (x, 1)), least)))
+    module = torch.fx.GraphModule(nn.Module(), graph)
+    single = shrinking.returned(module, nn.Linear(1, 1), torch.float32)
+    assert single(torch.tensor([2.0, 1.0])).tolist() == [torch.finfo(torch.float32).min, 1.0]
+
+
 def test_refusals_name_the_reason():
     class Branching(nn.Module):
         def __init__(self):

@@ -265,11 +265,14 @@ def returned(wide: nn.Module, like: nn.Module, dtype: torch.dtype) -> nn.Module:
 
 
 def _retyped(module: torch.fx.GraphModule, dtype: torch.dtype) -> None:
-    """Types that the code names: the double precision of the trace becomes the network's own."""
+    """Types that the code names: the double precision of the trace becomes the network's own, and so does its largest number (masks)."""
+    most = torch.finfo(dtype).max
 
     def change(argument: Any) -> Any:
         if isinstance(argument, list | tuple):
             return type(argument)(change(a) for a in argument) if not hasattr(argument, "_fields") else argument
+        if isinstance(argument, float) and most < abs(argument) < float("inf"):
+            return most if argument > 0 else -most
         return dtype if argument is torch.float64 else argument
 
     for node in module.graph.nodes:
