@@ -20,7 +20,7 @@ from prunescope.experiments.passes import carry_out
 from prunescope.experiments.planning import Plan, check, describe, in_shard, plan, reproduce
 from prunescope.experiments.tasks import Task, dense_name, rounds_name, trial_done, trial_name
 from prunescope.integrations.tracking import tracked
-from prunescope.results.claims import LEASE, Runner
+from prunescope.results.claims import LEASE, refuse_others
 from prunescope.results.files import check_folder, read_json, write_beside, write_json
 from prunescope.results.store import Run
 from prunescope.training.arrangement import asked
@@ -148,8 +148,7 @@ def _forget(folder: Path, planned: Plan) -> None:
     if not (folder / "experiment.json").exists():
         return
     read_json(folder / "experiment.json")  # refuses to touch a folder that is not a run
-    if not Runner(folder).alone():
-        raise StoreError(f"{folder}: another run is at work there: wait for its end, or leave --fresh out to share the work with it")
+    refuse_others(folder)
     chains = [rounds_name(t) for t in planned.trials if t.config.prune.when == "rewind"]
     checkpoints.forget(folder, [*chains, *(name for t in planned.trials for name in (trial_name(t), dense_name(t)))])
     for trial in planned.trials:

@@ -25,6 +25,7 @@ from prunescope.experiments.planning import Plan, check, plan, reproduce
 from prunescope.experiments.run import run as carry_out
 from prunescope.experiments.sweep import Trial
 from prunescope.results import stats
+from prunescope.results.claims import refuse_others
 from prunescope.results.files import read_json, write_json
 from prunescope.results.store import Run, TrialFolder, read_records
 from prunescope.types import ConfigError, DataError, PrunescopeError, StoreError
@@ -365,6 +366,7 @@ def _forget(folder: Path) -> None:
     if not (folder / "experiment.json").exists():
         return
     read_json(folder / "experiment.json")
+    refuse_others(folder)
     for part in ("trials", "dense", checkpoints.FOLDER):
         shutil.rmtree(folder / part, ignore_errors=True)
     for name in (FILE, "experiment.json"):

@@ -171,6 +171,12 @@ class Runner:
         return json.dumps({**self._about, "beat": f"{beat:012d}"}).encode()
 
 
+def refuse_others(folder: Path) -> None:
+    """Raise StoreError if a run is at work in `folder`: what it holds is not to be removed then."""
+    if not Runner(folder).alone():
+        raise StoreError(f"{folder}: another run is at work there: wait for its end, or leave --fresh out to share the work with it")
+
+
 def _listing(folder: Path) -> list[Path]:
     try:
         return list(folder.iterdir())
