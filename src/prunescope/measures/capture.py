@@ -186,6 +186,7 @@ class Viewed(Mapping[str, Tensor]):
 def streamed(model: nn.Module, x: Tensor, layers: Sequence[str] | None = None) -> Streamed:
     """What `capture` gives, of so many layers at a time as have at most HELD_BYTES, or twice the largest one; a pass of all samples each.
 
+    >>> import torch
     >>> model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
     >>> {name: tuple(v.shape) for name, v in streamed(model, torch.zeros(7, 3)).items()}
     {'1': (7, 4), 'output': (7, 2)}

@@ -44,10 +44,13 @@ def write_beside(path: Path, write: Callable[[Path], object]) -> None:
             temporary.unlink(missing_ok=True)
 
 
-def sweep(folder: Path, names: Sequence[str] = ("*",), *, deep: bool = False) -> None:
-    """Remove what a killed run left of writing files called `names` in `folder` (`deep`: and below it). Nobody may be writing them now."""
-    for name in names:
-        for path in (folder.rglob if deep else folder.glob)(f".{name}.*"):
+def sweep(folder: Path, names: Sequence[str] | None = None, *, deep: bool = False) -> None:
+    """Remove what a killed run left of writing files called `names` in `folder` (`deep`: and below it). Nobody may be writing them now.
+
+    None: every hidden file, those of the libraries that write beside and rename themselves among them.
+    """
+    for pattern in [".*"] if names is None else [f".{name}.*" for name in names]:
+        for path in (folder.rglob if deep else folder.glob)(pattern):
             with contextlib.suppress(OSError):
                 path.unlink(missing_ok=True)
 

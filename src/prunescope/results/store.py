@@ -78,7 +78,7 @@ class TrialFolder:
 
     def sweep(self) -> None:
         """Remove half-written files that a killed run left beside those of the trial."""
-        sweep(self.folder, [f.name for f in (self.status_file, self.records_file, self.weights_file, self.masks_file)])
+        sweep(self.folder)
 
     def seal(self) -> dict[str, list[Any]]:
         """What trial.json says of the files beside it: {name: [bytes, sha256]}."""
