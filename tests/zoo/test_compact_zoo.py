@@ -21,6 +21,7 @@ LEAST = 0.95  # of what the masks make removable; with channels masked as a whol
 LONG = ("hf_t5",)  # many seconds: in the full run alone
 MASKED_BY_HALF = "exact, but what makes a unit is masked and not what is left of it in packed projections, embeddings or cells: less goes"
 SINGLE = ("hf_llama", "hf_t5")  # whose norms compute in single precision whatever they are given: the masked network is no closer to itself
+TIGHT = {("projectedlstm", 0.9): "exact, but torch's LSTM has to have more hidden units than projected ones, and one is left: 94 % go"}
 KNOWN: dict[tuple[str, str], str] = {  # (network, extent) -> why it is not exact to the bound, or removes less: these must fail
     **{(name, "units"): MASKED_BY_HALF for name in ("encoderdecoder", "pooledattention")},
     **{(name, extent): MASKED_BY_HALF for name in ("cells", "textbag", "translator") for extent in ("units", "weights")},
@@ -47,7 +48,7 @@ def combinations() -> list:
                 (FRACTIONS[(number + 1) % 3], other, extent, torch.float64),
             ][: 2 if number % 4 == 0 or any(name == n for n, _ in KNOWN) else 1]
         for fraction, criterion, extent, dtype in chosen:
-            why = KNOWN.get((name, extent))
+            why = KNOWN.get((name, extent)) or TIGHT.get((name, fraction))
             marks = [pytest.mark.xfail(reason=why, strict=True)] if why else []
             label = f"{name}-{fraction:.0%}-{criterion}-{extent}-{str(dtype).removeprefix('torch.')}"
             cases.append(pytest.param(name, fraction, criterion, extent, dtype, id=label, marks=marks))
