@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -143,7 +142,9 @@ def table(rows: list[dict[str, Any]]) -> str:
 def page(text: str, count: int, run: Path) -> str:
     """The page of the documentation."""
     sizes = [p.stat().st_size for p in run.glob("trials/*/records.parquet")]
-    return f"{text}\n\n{count:,} trials, {sum(sizes) / 1e6:.0f} MB of records; {resource.getpagesize()} bytes a page of memory.\n"
+    about = f"{count:,} trials in one run folder, {sum(sizes) / 1e6:.0f} MB of records. Made by"
+    command = "`python benchmarks/report_scale.py --out docs/science/report_scale.md`; every command in a process of its own."
+    return f"# A report of many trials\n\n{about}\n{command}\n\n{text}\n"
 
 
 if __name__ == "__main__":
