@@ -27,16 +27,9 @@ from prunescope.results import schema
 from prunescope.results.files import read_json, write_json
 from prunescope.results.store import read_records, write_records
 from prunescope.types import ConfigError, DataError, StoreError
+from smallest import SMALL
 
 SECRET = "hunter2-swordfish"
-SMALL = {
-    "data": {"name": "digits", "train_size": 60, "test_size": 40, "flatten": True},
-    "model": {"name": "mlp", "widths": [4]},
-    "training": {"epochs": 1},
-    "measure": {"epochs": "none", "histogram_bins": 0},
-    "sparsity": [0.5],
-    "seeds": 1,
-}
 
 
 def test_limits_are_set_by_one_variable(monkeypatch):

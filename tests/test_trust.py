@@ -17,15 +17,8 @@ from prunescope.experiments.saved import open_saved
 from prunescope.experiments.scan import latency_of
 from prunescope.report import write_report
 from prunescope.types import ConfigError, StoreError
+from smallest import SMALL
 
-SMALL = {
-    "data": {"name": "digits", "train_size": 60, "test_size": 40, "flatten": True},
-    "model": {"name": "mlp", "widths": [4]},
-    "training": {"epochs": 1},
-    "measure": {"epochs": "none", "histogram_bins": 0},
-    "sparsity": [0.5],
-    "seeds": 1,
-}
 CODE = """
 import pathlib
 import torch

@@ -27,7 +27,7 @@ def refuse_secrets(settings: Mapping[str, Any], where: str) -> None:
 
     >>> refuse_secrets({"model": {"tokens": True, "token": ""}}, "config")
     """
-    for place, text in _texts(settings, ""):
+    for place, text in texts(settings):
         named = NAMED.fullmatch(place.rpartition(".")[2])
         if text and (named or IN_ADDRESS.search(text)):
             what = "is called like a secret" if named else "is an address with a password in it"
@@ -72,12 +72,17 @@ def discreet_words(words: Sequence[str]) -> list[str]:
     return found
 
 
-def _texts(value: Any, place: str) -> Iterator[tuple[str, str]]:
+def texts(value: Any, place: str = "") -> Iterator[tuple[str, str]]:
+    """(dotted place, text) of every text in nested tables and lists; an entry of a list stands at the list's place.
+
+    >>> list(texts({"model": {"name": "mlp", "names": ["a", "b"]}}))
+    [('model.name', 'mlp'), ('model.names', 'a'), ('model.names', 'b')]
+    """
     if isinstance(value, str):
         yield place, value
     elif isinstance(value, Mapping):
         for key, inner in value.items():
-            yield from _texts(inner, f"{place}.{key}" if place else str(key))
-    elif isinstance(value, list | tuple):
+            yield from texts(inner, f"{place}.{key}" if place else str(key))
+    elif isinstance(value, list | tuple | set | frozenset):
         for inner in value:
-            yield from _texts(inner, place)
+            yield from texts(inner, place)

@@ -64,15 +64,18 @@ def read_bytes(path: Path, name: str, error: type[PrunescopeError] = StoreError)
 
 def leads_out(path: Path, folder: Path) -> str | None:
     """Why `path` in `folder` is not read: it leads out of the folder through a link, or is no regular file. None where it may be."""
-    try:
-        mode = path.stat().st_mode
-    except OSError:
-        return None  # not there: said by whoever wants to read it
-    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-        return f"{path}: is a pipe or device, and is not read"
-    if limit("links"):
-        return None
+    if (reason := no_file(path)) is not None or limit("links"):
+        return reason
     root = os.path.realpath(folder)
     if os.path.commonpath([root, os.path.realpath(path)]) == root:
         return None
     return f"{path}: leads out of the run's folder through a link, and is not read; if that is meant, set {VARIABLE}=links=1"
+
+
+def no_file(path: Path) -> str | None:
+    """Why `path` is not read, if it is a pipe or a device; None for files, folders, and where there is nothing."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return None  # not there: said by whoever wants to read it
+    return None if stat.S_ISREG(mode) or stat.S_ISDIR(mode) else f"{path}: is a pipe or device, and is not read"

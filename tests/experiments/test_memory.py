@@ -123,7 +123,10 @@ def test_a_run_is_made_to_fit_says_so_and_gives_the_same_records(tmp_path, capsy
     whole = ps.run(TINY, out=tmp_path / "whole", engine="serial")
     with pytest.raises(ConfigError, match=r"one trial alone needs about .* for the program"):
         ps.run(TINY, out=tmp_path / "none", engine="serial", memory="100MB")
-    assert not (tmp_path / "none" / "experiment.json").exists()
+    assert not (tmp_path / "none").exists()
+    with pytest.raises(ConfigError, match="one trial alone needs"):
+        ps.run(TINY, out=tmp_path / "whole", engine="serial", memory="100MB", fresh=True)
+    assert (ps.load(tmp_path / "whole").trials["status"] == "finished").all(), "what is refused forgets nothing"
     made = []
     processes = engines.Processes(jobs=3)
     monkeypatch.setattr(engines, "engine", lambda *a, **k: made.append(processes) or processes)

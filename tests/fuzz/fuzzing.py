@@ -1,7 +1,7 @@
 """Fuzzing for as long as one likes: `python tests/fuzz/fuzzing.py --inputs 100000`, which ends with figures and keeps what failed.
 
 A child process works, under a limit on its memory and on the processor time of each input; this one notes what kills or hangs it and goes
-on behind that input. `--engine atheris` (pip install atheris) lets coverage guide the mutations of one kind instead, until it is stopped.
+on behind that input.
 """
 
 from __future__ import annotations
@@ -131,29 +131,6 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PRUNESCOPE_LIMITS": targets.LIMITS, "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"}
 
 
-def guided(arguments: argparse.Namespace) -> None:
-    """Atheris on one kind."""
-    import atheris
-
-    os.environ.update(environment())
-    with atheris.instrument_imports(include=["prunescope"]):
-        import targets
-    (kind,) = arguments.kind
-    corpus, folder = Path(arguments.keep) / f"{kind}-corpus", Path(tempfile.mkdtemp())
-    corpus.mkdir(parents=True, exist_ok=True)
-    for number, seed in enumerate(targets.KINDS[kind].seeds()):
-        (corpus / f"seed-{number}").write_bytes(seed)
-    options = [
-        f"-runs={arguments.inputs}",
-        "-timeout=20",
-        "-rss_limit_mb=4096",
-        f"-artifact_prefix={arguments.keep}/{kind}-",
-        "-max_len=65536",
-    ]
-    atheris.Setup([sys.argv[0], *options, str(corpus)], lambda data: targets.check(kind, data, folder))
-    atheris.Fuzz()
-
-
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -162,15 +139,12 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--kind", action="append", default=[])
     parser.add_argument("--keep", default="fuzz-faults", help="the folder for inputs that fail")
-    parser.add_argument("--engine", choices=["own", "atheris"], default="own")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--careful", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--state", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:
         work(arguments)
-    elif arguments.engine == "atheris":
-        guided(arguments)
     else:
         print(json.dumps(drive(arguments), indent=1))
 

@@ -8,9 +8,10 @@ know that a name stands: an option may hand a name on to another function.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
+from prunescope.discretion import texts
 from prunescope.registry import Registry, allocations, criteria, datasets, granularities, models, optimizers, schedules
 from prunescope.types import ConfigError
 
@@ -35,7 +36,7 @@ def own_names(settings: Mapping[str, Any]) -> dict[str, str]:
     >>> own_names({"model": {"name": "mlp"}, "prune": {"criterion": "mine:score", "layers": ["c:d"], "options": {"by": ["a:b"]}}})
     {'prune.criterion': 'mine:score', 'prune.options.by': 'a:b'}
     """
-    return {place: text for place, text in _texts(settings, "") if _own(place, text)}
+    return {place: text for place, text in texts(settings) if _own(place, text)}
 
 
 def names_in(values: Any) -> list[str]:
@@ -44,7 +45,7 @@ def names_in(values: Any) -> list[str]:
     >>> names_in({"model.name": "mine:net", "prune": {"options": {"by": ["a:b", "digits", "2:4"]}}})
     ['mine:net', 'a:b']
     """
-    return [text for _, text in _texts(values, "") if ":" in text and ENTRY.fullmatch(text)]
+    return [text for _, text in texts(values) if ":" in text and ENTRY.fullmatch(text)]
 
 
 def allowing(entries: Iterable[str]) -> list[str]:
@@ -80,17 +81,6 @@ def is_allowed(name: str, allowed: Collection[str]) -> bool:
     """
     module = name.partition(":")[0]
     return any(entry == name or (":" not in entry and (module == entry or module.startswith(f"{entry}."))) for entry in allowed)
-
-
-def _texts(value: Any, place: str) -> Iterator[tuple[str, str]]:
-    if isinstance(value, str):
-        yield place, value
-    elif isinstance(value, Mapping):
-        for key, inner in value.items():
-            yield from _texts(inner, f"{place}.{key}" if place else str(key))
-    elif isinstance(value, list | tuple | set | frozenset):
-        for inner in value:
-            yield from _texts(inner, place)
 
 
 def _own(place: str, text: str) -> bool:

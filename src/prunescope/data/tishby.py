@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import io
 import struct
 import zlib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from prunescope import limits
 from prunescope.data.locate import directories, find
+from prunescope.data.matlab import read_arrays
 from prunescope.data.raw import Array, RawData
 from prunescope.registry import datasets
 from prunescope.types import DataError
 
 FILE = "var_u.mat"
-PACKED = 15  # the type of an element that is compressed
-NUMBERS = frozenset(["double", "single", "logical", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))])
 DEGREES = 5  # spherical harmonics of degree 0 to 4 tell 64 kinds of patterns apart: the median splits them 2,044 to 2,052
 
 
@@ -54,40 +52,14 @@ def tishby(
 
 def read_rule(path: Path) -> tuple[Array, Array]:
     """The patterns `F`, shape (4096, 12), and labels `y`, shape (4096,), of a MATLAB 5 file. DataError if damaged."""
-    from scipy.io import loadmat, whosmat
-
     try:
-        whole = _unpackable(limits.read_bytes(path, "matlab", DataError))
-        listed = {name: (shape, kind) for name, shape, kind in whosmat(io.BytesIO(whole))}  # from the headers, before anything is read
-        shapes = {name: listed[name][0] if name in listed else None for name in ("F", "y")}
-        if shapes != {"F": (4096, 12), "y": (1, 4096)}:
-            raise DataError(f"{path}: expected F of shape (4096, 12) and y of shape (1, 4096), got {shapes['F']} and {shapes['y']}")
-        if odd := [listed[name][1] for name in shapes if listed[name][1] not in NUMBERS]:
-            raise DataError(f"{path}: expected numbers, got {odd[0]}")
-        content: dict[str, Any] = loadmat(io.BytesIO(whole), variable_names=["F", "y"])
-        return np.asarray(content["F"], np.float64), np.asarray(content["y"][0])
-    except DataError:
-        raise
-    except Exception as error:  # scipy raises what it likes for damaged files
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise DataError(f"{path}: not a readable MATLAB 5 file ({reason}): take var_u.mat from the study's code again") from error
-
-
-def _unpackable(content: bytes) -> bytes:
-    """`content` of a MATLAB 5 file, if none of its packed elements grows beyond the limit; ValueError for another format or such a one."""
-    if content[126:128] not in (b"IM", b"MI") or b"\x01" not in content[124:126]:
-        raise ValueError("no header of version 5")
-    order, place, left = ("<" if content[126:128] == b"IM" else ">"), 128, limits.limit("matlab")
-    while place + 8 <= len(content):
-        kind, size = struct.unpack(f"{order}II", content[place : place + 8])
-        if place + 8 + size > len(content):
-            raise ValueError("it ends in the middle of an element")
-        if kind == PACKED:
-            unpacked = zlib.decompressobj().decompress(content[place + 8 : place + 8 + size], left + 1)
-            if (left := left - len(unpacked)) < 0:
-                raise limits.beyond("matlab", "its elements unpack to more than is expected", DataError)
-        place += 8 + size
-    return content
+        found = read_arrays(limits.read_bytes(path, "matlab", DataError), ["F", "y"])
+    except (ValueError, struct.error, zlib.error, OSError) as error:
+        raise DataError(f"{path}: not a readable MATLAB 5 file ({error}): take var_u.mat from the study's code again") from error
+    shapes = {name: found[name].shape if name in found else None for name in ("F", "y")}
+    if shapes != {"F": (4096, 12), "y": (1, 4096)}:
+        raise DataError(f"{path}: expected F of shape (4096, 12) and y of shape (1, 4096), got {shapes['F']} and {shapes['y']}")
+    return found["F"].astype(np.float64), found["y"][0]
 
 
 def patterns() -> Array:

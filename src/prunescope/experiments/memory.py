@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from prunescope.experiments.execution import build_model, load_data
 from prunescope.experiments.recorder import TRAIN_SAMPLES
 from prunescope.experiments.sweep import Trial
 from prunescope.measures.capture import capture
-from prunescope.measures.quality import as_tensor, loss_function, rows_at_once
+from prunescope.measures.quality import as_tensor, largest_value, loss_function, rows_at_once
 from prunescope.training.arrangement import Way, arrange
 from prunescope.training.loop import batch_size
 from prunescope.training.optim import build as build_optimizer
@@ -195,7 +194,6 @@ def _passed(model: nn.Module, few: Split, loss: str) -> tuple[int, int]:
     """Bytes a row that the backward pass keeps, and of the largest layer's values, from a pass of a few rows through the network itself."""
     known = {t.untyped_storage().data_ptr() for t in [*model.parameters(), *model.buffers(), few.x, few.y]}
     kept: dict[int, int] = {}
-    largest = [0]
 
     def pack(tensor: Tensor) -> Tensor:
         if (place := tensor.untyped_storage().data_ptr()) not in known:
@@ -206,7 +204,7 @@ def _passed(model: nn.Module, few: Split, loss: str) -> tuple[int, int]:
     alive: list[Any] = []  # so that no address is used twice
     was = model.training
     state = {name: value.clone() for name, value in model.named_buffers()}  # running statistics are put back
-    with _measured(model, largest), torch.random.fork_rng(devices=[]), torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+    with largest_value(model) as largest, torch.random.fork_rng(devices=[]), torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
         model.train()
         try:
             loss_function(loss)(as_tensor(model(few.x)), few.y)
@@ -216,23 +214,6 @@ def _passed(model: nn.Module, few: Split, loss: str) -> tuple[int, int]:
             for name, value in model.named_buffers():
                 value.data.copy_(state[name])
     return sum(kept.values()) // max(1, len(few)), largest[0] // max(1, len(few))
-
-
-@contextmanager
-def _measured(model: nn.Module, largest: list[int]) -> Iterator[None]:
-    """Notes the bytes of the largest tensor that any module returns."""
-
-    def hook(_module: nn.Module, _inputs: Any, value: Any) -> None:
-        for tensor in value if isinstance(value, tuple | list) else [value]:
-            if isinstance(tensor, Tensor):
-                largest[0] = max(largest[0], tensor.numel() * tensor.element_size())
-
-    handles = [module.register_forward_hook(hook) for module in model.modules()]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _plane(config: TrialConfig, data: Dataset, model: nn.Module) -> int:

@@ -76,13 +76,13 @@ def run(
     directory = Path(data_dir) if data_dir is not None else None
     tasks = _tasks(planned, shard, folder, directory, device=device, engine=engine, checkpoint=checkpoint)
     tracking = tracked([log] if isinstance(log, str) else log, folder)
-    notes = [*(check(planned, directory) if planned.notes is None else planned.notes), *check_folder(folder)]
-    if fresh:
-        _forget(folder, planned)
-    about = describe(planned, notes, planned.command or reproduce(source, overrides, folder, planned))
+    notes = check(planned, directory) if planned.notes is None else planned.notes
     chosen = opened(engine, planned, jobs=jobs, threads=threads, storage=storage, tasks=[] if fresh else tasks)
     with tracking, chosen as working:
-        stack = within(tasks, working, limit, stack, quiet=quiet)
+        stack = within([t for t in tasks if fresh or not trial_done(t)], working, limit, stack, quiet=quiet)
+        if fresh:  # not before all that may be refused was asked
+            _forget(folder, planned)
+        about = describe(planned, [*notes, *check_folder(folder)], planned.command or reproduce(source, overrides, folder, planned))
         with _clocked(folder, about, 0.0 if fresh else _spent(folder)):
             carry_out(tasks, working, stack=stack, quiet=quiet, lease=lease)
     return _finished(folder, finish)
@@ -123,12 +123,11 @@ def _clocked(folder: Path, about: Mapping[str, Any], spent: float) -> Iterator[N
     write_json(folder / "experiment.json", {**about, "wall_seconds": round(spent + time.perf_counter() - began, 1)})
 
 
-def within(tasks: Sequence[Task], engine: object, limit: int | None, stack: str | int, *, quiet: bool) -> str | int:
+def within(missing: Sequence[Task], engine: object, limit: int | None, stack: str | int, *, quiet: bool) -> str | int:
     """The stack with which what is missing fits into `limit` bytes of this machine; the engine's workers are made fewer where they must."""
     if limit is None or not isinstance(engine, engines.Serial | engines.Processes):  # other engines have machines of their own
         return stack
-    missing = [t.trial for t in tasks if not trial_done(t)]
-    needs = needs_of(missing, tasks[0].data_dir if tasks else None, stack=stack)
+    needs = needs_of([t.trial for t in missing], missing[0].data_dir if missing else None, stack=stack)
     found = fit(needs, limit, jobs=engine.jobs, stack=stack, trials=len(missing))
     if found.text is not None:
         engine.jobs = found.jobs

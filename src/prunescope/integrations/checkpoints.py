@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -45,7 +46,7 @@ class Shards:
         there = {p.name for p in self.folder.iterdir() if p.is_file()}
         for file in found.values():
             if not isinstance(file, str) or file not in there:
-                raise DataError(f"{path}: names the shard {file!r}: expected a file that lies in {self.folder}")
+                raise DataError(f"{path}: names the shard {reprlib.repr(file)}: expected a file that lies in {self.folder}")
         return found
 
     def _open(self, file: str) -> Any:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -92,8 +93,9 @@ def rows_at_once(model: nn.Module, x: Tensor) -> int:
     return max(16, min(EVALUATED_ROWS, EVALUATED_BYTES // max(1, known[shape])))
 
 
-def _largest(model: nn.Module, x: Tensor) -> int:
-    """Bytes of the largest tensor that any of the network's modules returns for `x`; 0 where it does not take so few rows."""
+@contextmanager
+def largest_value(model: nn.Module) -> Iterator[list[int]]:
+    """[bytes] of the largest tensor that any of the network's modules returns while the context lasts."""
     found = [0]
 
     def hook(_module: nn.Module, _inputs: Any, value: Any) -> None:
@@ -103,13 +105,20 @@ def _largest(model: nn.Module, x: Tensor) -> int:
 
     handles = [module.register_forward_hook(hook) for module in model.modules()]
     try:
-        with torch.random.fork_rng(devices=[x.device] if x.is_cuda else []):  # a network that draws is left where it was
-            batched(model, x, len(x))
-    except Exception:  # a file's graph of one batch size, say: what stands in its way shows where it is really used
-        return 0
+        yield found
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _largest(model: nn.Module, x: Tensor) -> int:
+    """`largest_value` for `x`; 0 where the network does not take so few rows."""
+    try:
+        # a network that draws is left where it was
+        with largest_value(model) as found, torch.random.fork_rng(devices=[x.device] if x.is_cuda else []):
+            batched(model, x, len(x))
+    except Exception:  # a file's graph of one batch size, say: what stands in its way shows where it is really used
+        return 0
     return found[0]
 
 

@@ -20,7 +20,7 @@ from prunescope.registry import models
 from prunescope.types import ConfigError, MissingExtraError
 
 Pool = Literal["mean", "last", "first"]
-# Options by which the packages fetch, unpickle or run what others wrote: timm reads `checkpoint_path` with pickle.
+# Options by which the packages fetch, unpickle or run what others wrote: timm's `checkpoint_path` is a file of any kind.
 TIMM_REFUSED = frozenset(
     ["pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir", "scriptable", "model_name"]
 )

@@ -30,7 +30,7 @@ def quoted(path: Path | str) -> str:
 
 
 _SUSPICIOUS = """
-SELECT file_name, max(rows), sum(rows * bytes), list(path_in_schema),
+SELECT file_name, max(rows), sum(rows * bytes), list(path_in_schema)
 FROM (SELECT file_name, path_in_schema, sum(num_values) AS rows, sum(total_uncompressed_size) AS bytes FROM parquet_metadata([{names}])
       GROUP BY file_name, path_in_schema)
 GROUP BY file_name
@@ -66,7 +66,7 @@ def read_columns(paths: Sequence[Path], connection: duckdb.DuckDBPyConnection) -
     if not paths:
         return packed(schema.empty())
     names = ", ".join(f"'{quoted(p)}'" for p in paths)
-    texts = [f"coalesce(CAST(\"{c}\" AS VARCHAR), '') AS \"{c}\"" if c in TEXTS else f'"{c}"' for c in schema.COLUMNS]
+    texts = [f"coalesce(CAST(\"{c}\" AS VARCHAR), '') AS \"{c}\"" if c in TEXTS else f'"{c}" AS "{c}"' for c in schema.COLUMNS]
     place = paths[0] if len(paths) == 1 else f"{paths[0]} or one of {len(paths) - 1} more"
     try:
         _check(connection, names)
