@@ -19,7 +19,7 @@ from prunescope.cli.compacting import compact
 from prunescope.cli.information import mi
 from prunescope.cli.live import watch, watching
 from prunescope.cli.models import export_model
-from prunescope.cli.options import Allow
+from prunescope.cli.options import Allow, Checkpoint, DataDir, Device, Engine, Jobs, Log, Memory, Stack, Storage, Threads
 from prunescope.cli.pruning import latency, prune, sensitivity
 from prunescope.cli.reporting import cite, compare, figures
 from prunescope.cli.searching import search
@@ -49,7 +49,6 @@ app.command(name="watch")(watch)
 app.command(name="search")(search)
 
 out = Console()
-DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Where data sets lie; before $PRUNESCOPE_DATA and the cache.")]
 Setting = Annotated[list[str] | None, typer.Option("-s", "--set", metavar="KEY=VALUE", help="Set a config key, e.g. -s training.epochs=3.")]
 
 
@@ -79,20 +78,20 @@ def run(
     settings: Setting = None,
     folder: Annotated[Path | None, typer.Option("--out", help="The run folder (default runs/NAME).")] = None,
     data_dir: DataDir = None,
-    engine: Annotated[str, typer.Option(metavar="NAME", help="processes, serial, ray or ray=HOST:PORT.")] = "processes",
-    jobs: Annotated[int | None, typer.Option(help="Worker processes (default: one a core).")] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads a worker (default: resources.cpus).")] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda or auto.")] = "cpu",
-    stack: Annotated[str, typer.Option(help="Trials that train together: auto, on, off or how many.")] = "auto",
-    checkpoint: Annotated[float, typer.Option(metavar="SECONDS", help="Between checkpoints inside a training; 0: every epoch.")] = 60.0,
-    log: Annotated[list[str] | None, typer.Option(help="tensorboard[=DIR] or mlflow[=URI]: hand records on as they come.")] = None,
+    engine: Engine = "processes",
+    jobs: Jobs = None,
+    threads: Threads = None,
+    device: Device = "cpu",
+    stack: Stack = "auto",
+    checkpoint: Checkpoint = 60.0,
+    log: Log = None,
     watched: Annotated[bool, typer.Option("--watch", help="Show it in the browser while it works, on this machine only.")] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Do finished trials again.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would run.")] = False,
     shard: Annotated[str | None, typer.Option(metavar="I/N", help="Only part I of N of the trials, e.g. 3/20.")] = None,
     lease: Annotated[float, typer.Option(metavar="SECONDS", help="After which a run that shows no sign of life loses its trials.")] = 60.0,
-    storage: Annotated[str | None, typer.Option(metavar="URL", help="Of engine ray: where finished trials go, e.g. s3://bucket/x.")] = None,
-    memory: Annotated[str, typer.Option(metavar="SIZE", help="All workers take at most: auto (by what is free), 8GB, off.")] = "auto",
+    storage: Storage = None,
+    memory: Memory = "auto",
     allow: Allow = None,
 ) -> None:
     """Run an experiment: all its trials that are not finished yet, then its report."""

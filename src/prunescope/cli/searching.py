@@ -11,11 +11,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from prunescope.cli.options import Allow
+from prunescope.cli.options import Allow, Checkpoint, DataDir, Device, Engine, Jobs, Log, Memory, Stack, Storage, Threads
 
 out = Console()
 Setting = Annotated[list[str] | None, typer.Option("-s", "--set", metavar="KEY=VALUE", help="Set a key, e.g. -s search.candidates=20.")]
-DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Where data sets lie; before $PRUNESCOPE_DATA and the cache.")]
 MOST = 10
 
 
@@ -24,17 +23,18 @@ def search(
     settings: Setting = None,
     folder: Annotated[Path | None, typer.Option("--out", help="The run folder (default runs/NAME).")] = None,
     data_dir: DataDir = None,
-    engine: Annotated[str, typer.Option(help="As of `run`: processes or serial.")] = "processes",
-    jobs: Annotated[int | None, typer.Option(help="Worker processes (default: one a core).")] = None,
-    threads: Annotated[int, typer.Option(min=1, help="Threads a worker.")] = 1,
-    device: Annotated[str, typer.Option(help="cpu, cuda or auto.")] = "cpu",
-    stack: Annotated[str, typer.Option(help="Trials that train together: auto, on, off or how many.")] = "auto",
-    checkpoint: Annotated[float, typer.Option(metavar="SECONDS", help="Between checkpoints inside a training; 0: every epoch.")] = 60.0,
-    log: Annotated[list[str] | None, typer.Option(help="tensorboard[=DIR] or mlflow[=URI]: hand records on as they come.")] = None,
+    engine: Engine = "processes",
+    jobs: Jobs = None,
+    threads: Threads = None,
+    device: Device = "cpu",
+    stack: Stack = "auto",
+    checkpoint: Checkpoint = 60.0,
+    log: Log = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Forget what is in the run folder.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list the candidates to begin with.")] = False,
-    memory: Annotated[str, typer.Option(metavar="SIZE", help="All workers take at most: auto (by what is free), 8GB, off.")] = "auto",
+    memory: Memory = "auto",
     allow: Allow = None,
+    storage: Storage = None,
 ) -> None:
     """Search over any keys of a config: random, grid, TPE or successive halving; candidates are trials of a run that resumes."""
     from prunescope import report
@@ -50,7 +50,8 @@ def search(
     try:
         found = searched(
             source, overrides=overrides, allow=allow or (), out=folder, fresh=fresh, told=_tell, quiet=False,
-            stack=int(stack) if stack.isdigit() else stack, log=log or (), checkpoint=checkpoint, memory=memory, **options,
+            stack=int(stack) if stack.isdigit() else stack, log=log or (), checkpoint=checkpoint, memory=memory, storage=storage,
+            **options,
         )  # fmt: skip
     except KeyboardInterrupt:
         print("prunescope: stopped; finished trials and checkpoints are kept, and the same command goes on from them", file=sys.stderr)
