@@ -114,8 +114,9 @@ def run(
         except KeyboardInterrupt:
             print("prunescope: stopped; finished trials and checkpoints are kept, and the same command goes on from them", file=sys.stderr)
             raise typer.Exit(130) from None
-        page = report.write_report(finished)
-        report.write_figures(finished)
+        whole = report.digest(finished)
+        page = report.write_report(whole)
+        report.write_figures(whole)
         if shown is not None:
             shown.linger()
     _show_summary(finished)
@@ -147,8 +148,9 @@ def report_command(
             write_beside(file, functools.partial(Path.write_text, data=report.summary_markdown(found), encoding="utf-8"))
             out.print(f"table: {file}", highlight=False, soft_wrap=True)
             continue
-        report.write_figures(found)
-        out.print(f"report: {report.write_report(found, file)}", highlight=False, soft_wrap=True)
+        whole = report.digest(found)
+        report.write_figures(whole)
+        out.print(f"report: {report.write_report(whole, file)}", highlight=False, soft_wrap=True)
 
 
 @app.command()

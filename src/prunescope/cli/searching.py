@@ -56,8 +56,9 @@ def search(
     except KeyboardInterrupt:
         print("prunescope: stopped; finished trials and checkpoints are kept, and the same command goes on from them", file=sys.stderr)
         raise typer.Exit(130) from None
-    page = report.write_report(found.run)
-    report.write_figures(found.run)
+    whole = report.digest(found.run)
+    page = report.write_report(whole)
+    report.write_figures(whole)
     _show_ranking(found)
     out.print(f"\nreport: {page}", highlight=False, soft_wrap=True)
     if found.ranking["reason"].notna().any():

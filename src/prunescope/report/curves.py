@@ -68,20 +68,23 @@ def epoch_curves(run: Run) -> tuple[list[EpochCurve], Timeline]:
     moments = rows[["order", "x"]].drop_duplicates().sort_values(["x", "order"])
     parts = rows.groupby(["cell", "metric", "split"], sort=True)
     kept = moments.iloc[thin(len(moments), 4 * parts.ngroups)]
-    shown = rows.merge(kept, on=["order", "x"])
+    shown = rows.merge(kept.assign(moment=np.arange(len(kept))), on=["order", "x"])
+    shown = shown[shown["value"].notna()]
     curves = [_curve(key, part) for key, part in shown.groupby(["cell", "metric", "split"], sort=True)]
     return curves, Timeline(trained, bool((rows["phase"] == "finetune").any()), len(moments), len(kept))
 
 
 def _curve(key: Any, part: pd.DataFrame) -> EpochCurve:
-    grid = part.pivot_table(index="seed", columns=["x", "order"], values="value", aggfunc="last").sort_index(axis=1)
-    values = grid.to_numpy(float)
+    seeds, row = np.unique(part["seed"], return_inverse=True)
+    moments, first, column = np.unique(part["moment"], return_index=True, return_inverse=True)
+    values = np.full((len(seeds), len(moments)), np.nan)  # filled in the order of the records: of a measure taken again the last counts
+    values[row, column] = part["value"].to_numpy(float)
     values = np.where(np.isfinite(values), values, np.nan)
     low, high = stats.bootstrap_interval(values, resamples=CURVE_RESAMPLES)
     alive = np.isfinite(values)
     mean = np.where(alive.any(axis=0), np.nansum(values, axis=0) / np.maximum(1, alive.sum(axis=0)), np.nan)
-    x = grid.columns.get_level_values("x").to_numpy(float)
-    return EpochCurve(int(key[0]), key[1], key[2], x, mean, low, high, len(grid))
+    x = part["x"].to_numpy(float)[first]
+    return EpochCurve(int(key[0]), key[1], key[2], x, mean, low, high, len(seeds))
 
 
 def sparsity_points(run: Run) -> pd.DataFrame:

@@ -13,11 +13,10 @@ import pandas as pd
 
 from prunescope import limits
 from prunescope.registry import unknown
-from prunescope.report import backends, curves, drawing, pareto, planefigures, searching, tables, weights
-from prunescope.report.convergence import convergence
+from prunescope.report import backends, drawing, pareto, planefigures, searching, tables, weights
+from prunescope.report.digest import Digest, digest
 from prunescope.report.gradients import gradient_curves
 from prunescope.report.planes import Planes
-from prunescope.report.planes import planes as information_planes
 from prunescope.results.files import write_beside
 from prunescope.results.store import load
 from prunescope.types import ConfigError, StoreError
@@ -34,7 +33,7 @@ WIDTHS = (1.5, 20.0)  # inches: below, labels lie on each other
 
 
 def figures(
-    run: Run | str | Path,
+    run: Run | Digest | str | Path,
     folder: str | Path | None = None,
     *,
     format: str | Sequence[str] = "pdf",
@@ -48,7 +47,7 @@ def figures(
     only    names or their beginnings, such as "plane" or "sparsity"; None: all that `figure_names` lists
     Raises ConfigError for an unknown format, width or name.
     """
-    opened = load(run) if isinstance(run, str | Path) else run
+    opened = digest(load(run) if isinstance(run, str | Path) else run)
     formats = (format,) if isinstance(format, str) else tuple(format)
     inches = None if width is None else in_inches(width)
     names = figure_names(opened)
@@ -58,9 +57,9 @@ def figures(
     return write_figures(opened, None if folder is None else Path(folder), formats, width=inches, only=only)
 
 
-def figure_names(run: Run) -> list[str]:
+def figure_names(run: Run | Digest) -> list[str]:
     """The names of all figures that a run's records have something for, in the order of the page."""
-    return [name for name, _ in _figures(run)]
+    return [name for name, _ in _figures(digest(run))]
 
 
 def in_inches(width: str | float) -> float:
@@ -77,7 +76,7 @@ def in_inches(width: str | float) -> float:
 
 
 def write_figures(
-    run: Run,
+    run: Run | Digest,
     folder: Path | None = None,
     formats: Sequence[str] = ("svg", "png"),
     *,
@@ -102,7 +101,7 @@ def write_figures(
         raise StoreError(reason.replace("read", "written to"))
     written = []
     with plt.rc_context(drawing.style(width)), drawing.page_width(width):  # type: ignore[arg-type, unused-ignore]
-        for name, draw in _figures(run):
+        for name, draw in _figures(digest(run)):
             if only and not any(_is(name, wanted) for wanted in only):
                 continue
             figure = draw()
@@ -124,20 +123,19 @@ def _save(figure: Any, path: Path) -> Path:
     return path
 
 
-def _figures(run: Run) -> Iterator[Named]:
-    known = tables.cells(run)
+def _figures(whole: Digest) -> Iterator[Named]:
+    run, known = whole.run, whole.cells
     shown = tables.one_level(known)
     search, _ = searching.searched(run)
     if search is not None:
         yield "search", partial(searching.figure, search)
-    found = information_planes(run.records)
-    if found is not None:
-        yield from _plane_figures(found, known, shown)
-    yield from _convergence_figures(run, known, shown)
-    yield from _epoch_figures(run, known, shown)
+    if whole.planes is not None:
+        yield from _plane_figures(whole.planes, known, shown)
+    yield from _convergence_figures(whole, shown)
+    yield from _epoch_figures(whole, shown)
     yield from _gradient_figures(run, known, shown)
-    yield from _sparsity_figures(run, known)
-    yield from _pareto_figures(run, known)
+    yield from _sparsity_figures(whole)
+    yield from _pareto_figures(whole)
     yield from _backend_figures(run, known)
     yield from _histogram_figures(run, known, shown)
     yield from _layer_figures(run, known, shown)
@@ -171,8 +169,8 @@ def _plane_figures(found: Planes, known: pd.DataFrame, shown: list[int]) -> Iter
                 yield name, partial(planefigures.planes, found, panels)
 
 
-def _convergence_figures(run: Run, known: pd.DataFrame, shown: list[int]) -> Iterator[Named]:
-    found = convergence(run)
+def _convergence_figures(whole: Digest, shown: list[int]) -> Iterator[Named]:
+    found, known = whole.convergence, whole.cells
     if found is None:
         return
     for c in shown:
@@ -182,9 +180,9 @@ def _convergence_figures(run: Run, known: pd.DataFrame, shown: list[int]) -> Ite
             yield name, partial(planefigures.convergence, mine)
 
 
-def _epoch_figures(run: Run, known: pd.DataFrame, shown: list[int]) -> Iterator[Named]:
-    found, timeline = curves.epoch_curves(run)
-    styles = drawing.styles(known["variant"].tolist(), tables.baseline(run))
+def _epoch_figures(whole: Digest, shown: list[int]) -> Iterator[Named]:
+    known, (found, timeline) = whole.cells, whole.epochs
+    styles = drawing.styles(known["variant"].tolist(), tables.baseline(whole.run))
     found = [curve for curve in found if curve.cell in shown]
     yield from _by_group("epochs", found, known, lambda mine: drawing.epochs(mine, known, styles, timeline))
 
@@ -203,20 +201,19 @@ def _by_group(name: str, found: list[Any], known: pd.DataFrame, draw: Callable[[
             yield slug(name, group), partial(draw, mine)
 
 
-def _sparsity_figures(run: Run, known: pd.DataFrame) -> Iterator[Named]:
-    points = curves.sparsity_points(run)
+def _sparsity_figures(whole: Digest) -> Iterator[Named]:
+    points, known, plain = whole.levels, whole.cells, tables.baseline(whole.run)
     if points["x"].nunique() < 2:
         return
-    styles = drawing.styles(known["variant"].tolist(), tables.baseline(run))
+    styles = drawing.styles(known["variant"].tolist(), plain)
     found: list[Any] = points.to_dict("records")
-    plain = tables.baseline(run)
     yield from _by_group("sparsity", found, known, lambda mine: drawing.against_sparsity(pd.DataFrame(mine), known, styles, plain))
 
 
-def _pareto_figures(run: Run, known: pd.DataFrame) -> Iterator[Named]:
-    points = pareto.pareto(run)
+def _pareto_figures(whole: Digest) -> Iterator[Named]:
+    points, known = whole.pareto, whole.cells
     if points is not None:
-        styles = drawing.styles(known["variant"].tolist(), tables.baseline(run))
+        styles = drawing.styles(known["variant"].tolist(), tables.baseline(whole.run))
         found: list[Any] = points.to_dict("records")
         yield from _by_group("pareto", found, known, lambda mine: pareto.figure(pd.DataFrame(mine), known, styles))
 

@@ -10,6 +10,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from prunescope.report.digest import Digest
 from prunescope.report.payload import Payload, payload
 from prunescope.results.files import write_beside
 
@@ -23,7 +24,7 @@ SCRIPTS = (
 )  # fmt: skip
 
 
-def write_report(run: Run, out: Path | None = None) -> Path:
+def write_report(run: Run | Digest, out: Path | None = None) -> Path:
     """The path of the page written: `out`, else report.html in the run's folder. Written beside and renamed, so never half there."""
     path = Path(out) if out is not None else run.folder / "report.html"
     text = page(payload(run))

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from prunescope.report import citation, curves, searching, tables
+from prunescope.report import citation, searching, tables
 from prunescope.report.backends import backend_points, batch_size, crossings
 from prunescope.report.caveats import caveats
-from prunescope.report.convergence import MEANING, STILL, convergence
+from prunescope.report.convergence import MEANING, STILL
+from prunescope.report.curves import EpochCurve, Timeline
+from prunescope.report.digest import Digest, digest
 from prunescope.report.gradients import gradient_curves
 from prunescope.report.numbers import number, numbers
 from prunescope.report.overview import overview
-from prunescope.report.pareto import pareto
-from prunescope.report.planes import Planes, planes
+from prunescope.report.planes import Planes
 from prunescope.report.weights import histograms, mask_pictures
 from prunescope.results import stats
-from prunescope.results.columns import table_of
 
 if TYPE_CHECKING:
     from prunescope.results.store import Run
@@ -29,13 +28,12 @@ MOST_REFUSED = 200
 ABOUT = ("name", "title", "question", "notes", "faults", "data_notes", "versions", "command", "baseline", "created", "machine", "toml")
 
 
-def payload(run: Run) -> Payload:
+def payload(run: Run | Digest) -> Payload:
     """The page's data. Parts without records are None, and the page leaves their sections out."""
-    run = _packed(run)
+    whole = digest(run)
+    run = whole.run
     table = tables.summary_table(run)
-    found = planes(run.records)
-    known = tables.cells(run)
-    settling = convergence(run)
+    found, known, settling = whole.planes, whole.cells, whole.convergence
     masks, unread = mask_pictures(run, known)
     search, damaged = searching.searched(run)
     return {
@@ -51,10 +49,10 @@ def payload(run: Run) -> Payload:
         "search": None if search is None else searching.payload(search),
         "plane": None if found is None else _plane(found, known),
         "convergence": _convergence(settling),
-        "epochs": _epochs(run),
+        "epochs": _epochs(*whole.epochs),
         "gradients": _gradients(run),
-        "levels": _levels(run),
-        "pareto": _pareto(run),
+        "levels": _levels(run, whole.levels),
+        "pareto": _pareto(whole.pareto),
         "backends": _backends(run),
         "histograms": histograms(run, known),
         "layers": _layers(run, known),
@@ -62,13 +60,6 @@ def payload(run: Run) -> Payload:
         "citation": _citation(run),
         "seconds": number(tables.seconds(run)),
     }
-
-
-def _packed(run: Run) -> Run:
-    """The run with text columns as categories, which are compared, grouped and copied as small numbers."""
-    records = table_of(run)  # first: it may find trials that are damaged
-    same = SimpleNamespace(folder=run.folder, experiment=run.experiment, trials=run.trials, problems=run.problems, records=records)
-    return cast("Run", same)
 
 
 def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
@@ -147,8 +138,7 @@ def _marked(row: np.ndarray) -> int | list[int]:
     return int(row.all()) if row.all() or not row.any() else np.flatnonzero(row).tolist()
 
 
-def _epochs(run: Run) -> Payload | None:
-    found, timeline = curves.epoch_curves(run)
+def _epochs(found: list[EpochCurve], timeline: Timeline) -> Payload | None:
     if not found:
         return None
     lines = [
@@ -173,8 +163,7 @@ def _gradients(run: Run) -> Payload | None:
     return {"epoch": numbers(found.epochs), "recorded": found.recorded, "layers": found.layers, "curves": lines}
 
 
-def _levels(run: Run) -> Payload | None:
-    points = curves.sparsity_points(run)
+def _levels(run: Run, points: pd.DataFrame) -> Payload | None:
     if points.empty:
         return None
     numeric = {c: numbers(points[c].astype(float)) for c in ("cell", "x", "mean", "low", "high", "n")}
@@ -182,8 +171,7 @@ def _levels(run: Run) -> Payload | None:
     return {**numeric, **named, "values": [numbers(v) for v in points["values"]], "chance": _chance(run)}
 
 
-def _pareto(run: Run) -> Payload | None:
-    points = pareto(run)
+def _pareto(points: pd.DataFrame | None) -> Payload | None:
     if points is None:
         return None
     numeric = {c: numbers(points[c].astype(float)) for c in ("x", "mean", "low", "high", "n")}

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from prunescope.report.estimates import METRICS, describe, labels, parameters
 from prunescope.results import stats
-from prunescope.results.columns import plain
+from prunescope.results.columns import each, plain
 from prunescope.types import LN2
 
 Floats = NDArray[np.float64]
@@ -85,48 +85,42 @@ def nan_quantiles(values: Floats, which: list[float]) -> Floats:
 
 def planes(records: pd.DataFrame) -> Planes | None:
     """All information planes of a run, or None where no information was measured."""
-    rows = plain(records[records["metric"].isin(METRICS) & records["phase"].isin(["train", "finetune"])])
-    if not (rows["metric"] == "mi_input").any():
+    few = records[records["metric"].isin(METRICS) & records["phase"].isin(["train", "finetune"])]
+    of = {metric: (few["metric"] == metric).to_numpy() for metric in METRICS}
+    if not of["mi_input"].any():
         return None
-    rows = rows.assign(estimate=labels(rows), details=rows["parameters"].map(parameters))
+    rows = plain(few)
+    rows = rows.assign(details=each(few["parameters"], parameters))
+    estimate, names = pd.factorize(labels(rows))
     moments = _moments(rows)
     layers = _layers(rows)
+    trial, _ = pd.factorize(rows["trial"])  # numbered as they come, so in the order of the next line
     trials = rows[["trial", *stats.CELL, "seed"]].drop_duplicates("trial").reset_index(drop=True)
-    names = list(dict.fromkeys(rows["estimate"]))
-    about = [describe(name, rows[rows["estimate"] == name]) for name in names]
+    about = [describe(name, rows[estimate == i]) for i, name in enumerate(names)]
     shape = (len(names), len(trials), len(layers), len(moments))
     keep = thin(len(moments), len(names) * len(trials) * len(layers) * 2)
-    place = (
-        _numbers(rows["estimate"], names),
-        _numbers(rows["trial"], list(trials["trial"])),
-        _numbers(rows["layer"], layers),
-        _moment_numbers(rows, moments),
-    )
+    layer = each(few["layer"], {name: i for i, name in enumerate(layers)}.__getitem__).astype(np.int64)
+    place = (estimate, trial, layer, _moment_numbers(rows, moments))
     values, unit = _in_one_unit(rows)
-    x, y, h = (_dense(shape, place, (rows["metric"] == metric).to_numpy(), values)[..., keep] for metric in METRICS)
-    saturated = _flagged(rows, shape, place, "saturated", "mi_input")[..., keep]
-    exceeds = np.stack([_flagged(rows, shape, place, "exceeds-earlier-layer", metric)[..., keep] for metric in METRICS[:2]])
+    x, y, h = (_dense(shape, place, of[metric], values)[..., keep] for metric in METRICS)
+    saturated = _dense(shape, place, of["mi_input"], _flagged(few, "saturated"))[..., keep]
+    late = _flagged(few, "exceeds-earlier-layer")
+    exceeds = np.stack([_dense(shape, place, of[metric], late)[..., keep] for metric in METRICS[:2]])
     kept = moments.iloc[keep].reset_index(drop=True)
-    refused = _refused(rows.assign(estimate=place[0]))
+    refused = _refused(rows.assign(estimate=estimate))
     return Planes(trials, about, layers, kept, len(moments), unit, x, y, h, saturated, exceeds, refused)
 
 
-def _numbers(column: pd.Series, names: list[str]) -> NDArray[np.int64]:
-    return np.asarray(column.map({name: i for i, name in enumerate(names)}), dtype=np.int64)
-
-
-def _dense(shape: tuple[int, ...], place: Place, of: NDArray[np.bool_], values: Floats) -> Floats:
-    array = np.full(shape, np.nan)
+def _dense(shape: tuple[int, ...], place: Place, of: NDArray[np.bool_], values: NDArray[Any]) -> NDArray[Any]:
+    """The values of the rows `of` at their places; NaN, or False of truth values, where none is."""
+    array = np.zeros(shape, dtype=bool) if values.dtype == bool else np.full(shape, np.nan)
     array[tuple(p[of] for p in place)] = values[of]
     return array
 
 
-def _flagged(rows: pd.DataFrame, shape: tuple[int, ...], place: Place, flag: str, metric: str) -> NDArray[np.bool_]:
-    """Where the value of `metric` carries `flag`."""
-    of = rows["details"].map(lambda d: flag in (d.get("flags") or ())).to_numpy(bool) & (rows["metric"] == metric).to_numpy()
-    found = np.zeros(shape, dtype=bool)
-    found[tuple(p[of] for p in place)] = True
-    return found
+def _flagged(rows: pd.DataFrame, flag: str) -> NDArray[np.bool_]:
+    """Which values carry `flag`."""
+    return each(rows["parameters"], lambda text: flag in (parameters(text).get("flags") or ())).astype(bool)
 
 
 def _refused(rows: pd.DataFrame) -> pd.DataFrame:

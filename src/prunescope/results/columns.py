@@ -6,13 +6,14 @@ categories a fiftieth of that; `plain` makes the columns of strings that everybo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from prunescope import limits
 from prunescope.results import schema
@@ -136,6 +137,18 @@ def _categories(column: pd.Series) -> pd.Categorical:
 def table_of(run: Any) -> pd.DataFrame:
     """The records of a run with text columns as categories: compared, grouped and copied as small numbers."""
     return run.table if hasattr(run, "table") else packed(run.records)  # else something that was put together by hand
+
+
+def each(column: pd.Series, function: Callable[[str], Any]) -> NDArray[Any]:
+    """`function` of every text of a column, called once for each different one; what it returns is one object in all places."""
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        codes, texts = column.cat.codes.to_numpy(), column.cat.categories.to_numpy(dtype=object)
+    else:
+        codes, texts = pd.factorize(column.to_numpy(dtype=object), use_na_sentinel=False)
+    found = np.empty(len(texts), dtype=object)
+    for place in np.unique(codes):  # of all the categories, some may be in no row
+        found[place] = function(texts[place])
+    return found[codes]
 
 
 def plain(table: pd.DataFrame) -> pd.DataFrame:
