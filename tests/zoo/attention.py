@@ -42,7 +42,7 @@ class EncoderDecoder(nn.Module):
         self.out = nn.Linear(16, 7)
 
     def forward(self, x):
-        mask = nn.Transformer.generate_square_subsequent_mask(5, dtype=x.dtype)
+        mask = nn.Transformer.generate_square_subsequent_mask(5, device=x.device, dtype=x.dtype)
         return self.out(self.decoder(self.embed(x), self.encoder(self.embed(x.flip(1))), tgt_mask=mask))
 
 
@@ -140,7 +140,7 @@ class Grouped(nn.Module):
     def forward(self, x):
         b, n, _ = x.shape
         q, k, v = (f(x).view(b, n, -1, self.size).transpose(1, 2) for f in (self.q, self.k, self.v))
-        angles = torch.outer(torch.arange(n, dtype=x.dtype), self.speeds)
+        angles = torch.outer(torch.arange(n, device=x.device, dtype=x.dtype), self.speeds)
         angles = torch.cat([angles, angles], -1)
         q, k = (t * angles.cos() + torch.cat([-t[..., self.size // 2 :], t[..., : self.size // 2]], -1) * angles.sin() for t in (q, k))
         k, v = (t[:, :, None].expand(b, self.shared, self.heads // self.shared, n, self.size).reshape(b, self.heads, n, -1) for t in (k, v))

@@ -15,6 +15,7 @@ from typing import Any
 
 import tomli_w
 
+from prunescope import __version__
 from prunescope import config as configs
 from prunescope.config import ExperimentConfig
 from prunescope.experiments import engines, presets
@@ -26,7 +27,7 @@ from prunescope.training.optim import build as build_optimizer
 from prunescope.types import ConfigError
 
 OPTIONAL = ("onnx", "onnxruntime", "onnxscript", "optuna", "ray", "torchao")
-PACKAGES = ("prunescope", "torch", "numpy", "scipy", "scikit-learn", "pandas", "duckdb", "safetensors")
+PACKAGES = ("torch", "numpy", "scipy", "scikit-learn", "pandas", "duckdb", "safetensors")
 
 
 @dataclass(frozen=True)
@@ -150,8 +151,8 @@ def describe(planned: Plan, data_notes: Sequence[str], command: str) -> dict[str
 
 def versions() -> dict[str, str]:
     """Versions of every package that has a part in the results; optional ones where they are installed."""
-    found = {name: metadata.version(name) for name in PACKAGES}
-    for name in OPTIONAL:
+    found = {"prunescope": __version__}  # its source may be on the path without being installed
+    for name in (*PACKAGES, *OPTIONAL):
         with contextlib.suppress(metadata.PackageNotFoundError):
             found[name] = metadata.version(name)
     return found

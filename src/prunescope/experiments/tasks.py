@@ -24,6 +24,7 @@ from prunescope.experiments.trial import Execution, Outcome, Steps, build_model,
 from prunescope.pruning import Masks
 from prunescope.results.files import write_beside, write_json
 from prunescope.results.store import TrialFolder, write_records
+from prunescope.rng import repeatable
 from prunescope.training import save_weights
 from prunescope.training.arrangement import Way, arrange
 
@@ -192,7 +193,8 @@ def dense_batch(batch: Batch, listener: Any = None) -> list[Exception | None]:
     checkpoints = _checkpoints(batch, works, [dense_name(t.trial) for t in batch.tasks])
     steps = [w.dense(t.cache) for w, t in zip(works, batch.tasks, strict=True)]
     broadcast = _broadcast(batch, works, dense_name)
-    errors = together(steps, stack=batch.stack, checkpoints=checkpoints, watchers=[broadcast])
+    with repeatable(batch.tasks[0].device):
+        errors = together(steps, stack=batch.stack, checkpoints=checkpoints, watchers=[broadcast])
     broadcast.done()
     if not any(errors):
         checkpoints.done()
@@ -228,7 +230,8 @@ def rounds_batch(batch: Batch, listener: Any = None) -> list[Exception | None]:
     checkpoints = _checkpoints(batch, works, [rounds_name(t.trial) for t in batch.tasks])
     broadcast = _broadcast(batch, works, rounds_name)
     chains = [steps(w, t) for w, t in zip(works, batch.tasks, strict=True)]
-    errors = together(chains, stack=batch.stack, checkpoints=checkpoints, watchers=[broadcast])
+    with repeatable(batch.tasks[0].device):
+        errors = together(chains, stack=batch.stack, checkpoints=checkpoints, watchers=[broadcast])
     broadcast.done()
     if not any(errors):
         checkpoints.done()
@@ -245,7 +248,8 @@ def trial_batch(batch: Batch, listener: Any = None) -> list[Exception | None]:
     checkpoints = _checkpoints(batch, works, [trial_name(t.trial) for t in batch.tasks])
     steps = [trial_steps(work, task.cache) for work, task in zip(works, batch.tasks, strict=True)]
     broadcast = _broadcast(batch, works, trial_name)
-    outcomes = together(steps, stack=batch.stack, checkpoints=checkpoints, watchers=[broadcast])
+    with repeatable(batch.tasks[0].device):
+        outcomes = together(steps, stack=batch.stack, checkpoints=checkpoints, watchers=[broadcast])
     seconds = (time.perf_counter() - began) / len(batch.tasks)
     errors = [_stored(task, outcome, seconds) for task, outcome in zip(batch.tasks, outcomes, strict=True)]
     broadcast.done()

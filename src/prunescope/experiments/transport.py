@@ -9,12 +9,12 @@ import tempfile
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from prunescope import __version__
 from prunescope.experiments.storage import Storage, contents, unpacked
 from prunescope.experiments.tasks import Batch, Task, trial_batch
 from prunescope.results.store import TrialFolder
@@ -77,7 +77,7 @@ def carried(function: Callable[[Any], Any], task: Any, errand: Errand, get: Call
 @functools.cache
 def versions() -> dict[str, str]:
     """The packages that make a trial's numbers."""
-    return {name: metadata.version(name) for name in ("prunescope", "torch")}
+    return {"prunescope": __version__, "torch": torch.__version__}
 
 
 def _ready(errand: Errand, node: str) -> None:

@@ -96,8 +96,10 @@ class _Columns:
     def add(self, part: pd.DataFrame) -> None:
         """Some rows more."""
         for column, known in self._texts.items():
-            codes, found = pd.factorize(part[column].to_numpy(dtype=object))
-            self._codes[column].append(np.array([known.setdefault(text, len(known)) for text in found], dtype=np.int32)[codes])
+            # a damaged file may deny in its metadata that it holds nulls: the query then does not look for them
+            codes, found = pd.factorize(part[column].to_numpy(dtype=object), use_na_sentinel=False)
+            numbers = [known.setdefault(text if isinstance(text, str) else "", len(known)) for text in found]
+            self._codes[column].append(np.array(numbers, dtype=np.int32)[codes])
         for column, parts in self._numbers.items():
             parts.append(part[column])
 

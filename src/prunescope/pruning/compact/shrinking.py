@@ -25,6 +25,7 @@ from prunescope.pruning.compact.checking import (
     tolerance_of,
 )
 from prunescope.pruning.compact.own import UnfitError, own_classes
+from prunescope.pruning.compact.places import Places, away
 from prunescope.pruning.compact.plan import Plan, plan
 from prunescope.pruning.compact.regraph import graph_modules
 from prunescope.pruning.compact.report import CompactReport, counted, rows
@@ -61,8 +62,8 @@ def compact(
 
     The result is the model's own class with smaller parameters where its forward allows that, else a graph of ATen operations. Before it is
     returned it is compared with the masked model in double precision, on the example, on a random sample, and on another batch size and
-    another size where the model takes them; in its own precision on the first two. CompactError where no network passes; PruningError
-    where the model cannot be traced.
+    another size where the model takes them; in its own precision on the first two. All of it happens on the processor, in copies; the
+    result lies where the model does. CompactError where no network passes; PruningError where the model cannot be traced.
 
     >>> net = nn.Sequential(nn.Linear(3, 4), nn.Sigmoid(), nn.Linear(4, 2))
     >>> small, report = compact(net, {"0.weight": torch.tensor([[True], [False], [True], [True]]).expand(4, 3)}, torch.zeros(2, 3))
@@ -75,18 +76,20 @@ def compact(
     if example_inputs is None:
         raise CompactError("compact needs example_inputs (a tensor, a tuple or a mapping of keywords) to trace the network with")
     clock = Clock()
-    masked = _masked(model, masks)
-    inputs = call_arguments(example_inputs)
+    places = Places(model)
+    masked = places.away(_masked(model, masks))
+    inputs = away(call_arguments(example_inputs))
     work = copy.deepcopy(masked).double().eval()
     wide = doubled(inputs)
-    coupling = _coupled(work, wide, model, example_inputs)
+    coupling = _coupled(work, wide)
     clock.note("trace")
     tensors = {n: t.detach() for n, t in [*work.named_buffers(), *work.named_parameters()]}
     leaves = torch.utils._pytree.tree_leaves(wide)
     found = study(coupling, tensors, leaves, approximate=approximate, rigid=functools.partial(rigid, work, wide))
     clock.note("plan")
-    build = Build(masked.eval(), work, inputs, wide, approximate, clock, calibration)
-    return build.first(found)
+    build = Build(masked.eval(), work, inputs, wide, approximate, clock, away(calibration))
+    small, report = build.first(found)
+    return places.back(small), report
 
 
 def _masked(model: nn.Module, masks: Mapping[str, Tensor] | None) -> nn.Module:
@@ -101,7 +104,7 @@ def _masked(model: nn.Module, masks: Mapping[str, Tensor] | None) -> nn.Module:
     return made
 
 
-def _coupled(work: nn.Module, wide: Inputs, model: nn.Module, example: Any) -> Coupling:
+def _coupled(work: nn.Module, wide: Inputs) -> Coupling:
     if wide[0] and wide[1]:
         raise CompactError("example inputs are either positional or keywords")
     return couple(work, wide[1] or wide[0])
