@@ -288,7 +288,7 @@ def test_a_wrong_network_is_not_returned(monkeypatch):
     assert report.removed == 0, "it stays, and the network is right"
     assert "could not be removed" in report.rows[0].reason
     monkeypatch.setattr(shrinking, "own_classes", lambda work, plan: named(nn.Linear(2, 3), nn.Sigmoid(), nn.Linear(3, 1)).apply(_noise))
-    monkeypatch.setattr(shrinking, "graph_modules", lambda work, plan, inputs, flexible: iter(()))
+    monkeypatch.setattr(shrinking, "graph_modules", lambda traces, plan, flexible: iter(()))
     with pytest.raises(CompactError, match="cannot be made smaller: own classes: on example its outputs differ"):
         ps.compact(net, rows(net, a__weight=[0]), torch.randn(3, 2).double())
 

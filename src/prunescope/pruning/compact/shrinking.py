@@ -27,7 +27,7 @@ from prunescope.pruning.compact.checking import (
 from prunescope.pruning.compact.own import UnfitError, own_classes
 from prunescope.pruning.compact.places import Places, away
 from prunescope.pruning.compact.plan import Plan, plan
-from prunescope.pruning.compact.regraph import graph_modules
+from prunescope.pruning.compact.regraph import Traces, graph_modules
 from prunescope.pruning.compact.report import CompactReport, counted, rows
 from prunescope.pruning.compact.study import Study, dead_by_masks, study
 from prunescope.pruning.coupling import Coupling, couple
@@ -138,14 +138,14 @@ class Build:
     ) -> None:
         self.calibration = calibration
         self.masked, self.work, self.inputs, self.wide, self.approximate, self.clock = masked, work, inputs, wide, approximate, clock
-        self.dtype = precision(masked)
+        self.dtype, self.traces = precision(masked), Traces(work, wide)
 
     def first(self, found: Study) -> tuple[nn.Module, CompactReport]:
         """The first candidate that passes; a graph that takes the example's size alone only where no other graph takes more."""
         said: list[str] = []
         for plans in self._plans(found):
             narrow: tuple[nn.Module, CompactReport] | None = None
-            for made, how, wide in self._of(plans, said):
+            for made, how, wide, more in self._of(plans, said):
                 norms = 0 if self.calibration is None else recalibrate(wide, doubled(self.calibration), CALIBRATED)
                 self.clock.note("build")
                 try:
@@ -162,6 +162,8 @@ class Build:
                 if not made_wide.note or how == "own classes":
                     return result
                 narrow = narrow or result
+                if not more:
+                    break
             if narrow is not None:
                 return narrow
         why = "; ".join(dict.fromkeys(said))
@@ -176,34 +178,42 @@ class Build:
             made.stays[number] = "could not be removed in a way that passed the check"
         yield made
 
-    def _of(self, made: Plan, said: list[str], *, flexible: bool = True) -> Iterator[tuple[Plan, str, nn.Module]]:
-        """The user's own classes, then graphs."""
+    def _of(self, made: Plan, said: list[str], *, flexible: bool = True) -> Iterator[tuple[Plan, str, nn.Module, bool]]:
+        """The user's own classes, then graphs; and whether later ones may take inputs of more sizes."""
         self.clock.note("plan")
         try:
-            yield made, "own classes", own_classes(self.work, made)
+            yield made, "own classes", own_classes(self.work, made), True
         except UnfitError as error:
             said.append(f"own classes: {error}")
         try:
-            for module in graph_modules(self.work, made, self.wide, flexible=flexible):
-                yield made, "graph module", module
+            for module, more in graph_modules(self.traces, made, flexible=flexible):
+                yield made, "graph module", module, more
         except UnfitError as error:
             said.append(f"graph module: {error}")
 
     def _culprits(self, found: Study) -> frozenset[int]:
-        """Sets of families that stay so that the rest can go, found by adding one family after the other."""
+        """Sets of families that stay so that the rest can go: each is the last of the shortest row of families that does not pass."""
         whole = plan(found, level=True).removed
         wanted = [f.sets.tolist() for f in found.coupling.families if whole[f.sets].any()]
         kept: set[int] = set()
-        for place, family in enumerate(wanted):
-            later = [n for f in wanted[place + 1 :] for n in f]
-            made = plan(found, exclude=frozenset(kept | set(later)), level=True)
-            if not self._passes(made):
-                kept |= set(family)
+
+        def passes(count: int) -> bool:
+            later = {n for f in wanted[count:] for n in f}
+            return self._passes(plan(found, exclude=frozenset(kept | later), level=True))
+
+        good = 0  # so many of the first families can go, but for those that are kept
+        while good < len(wanted) and not (kept and passes(len(wanted))):  # all of them did not pass: that is why we are here
+            bad = len(wanted)
+            while bad - good > 1:  # halves: each try builds the network anew
+                middle = (good + bad) // 2
+                good, bad = (middle, bad) if passes(middle) else (good, middle)
+            kept |= set(wanted[bad - 1])
+            good = bad
         return frozenset(kept)
 
     def _passes(self, made: Plan) -> bool:
         """Whether the example passes in the user's own classes or as a graph."""
-        for _, _, module in self._of(made, [], flexible=False):
+        for _, _, module, _ in self._of(made, [], flexible=False):
             try:
                 Comparison(self.work, module, self.wide, self._tolerance(torch.float64, made.study)).example()
             except DiffersError:

@@ -18,6 +18,10 @@ aten = torch.ops.aten
 BATCH = 3
 
 
+class CourseError(ValueError):
+    """Other sizes of inputs take the network through other operations."""
+
+
 def fixed_module(model: nn.Module, inputs: Inputs) -> torch.fx.GraphModule:
     """The trace of `model` with the sizes of the example inputs."""
     found: torch.fx.GraphModule = exported(model, *inputs).module(check_guards=False)
@@ -52,7 +56,7 @@ def _freed(model: nn.Module, inputs: Inputs, *, positions: bool) -> torch.fx.Gra
         if other is not None:
             twin = [n for n in fixed_module(model, other).graph.nodes if n.op == "call_function"]
             if [n.target for n in calls] != [n.target for n in twin]:
-                raise ValueError("the network's course depends on the sizes of its inputs")
+                raise CourseError("the network's course depends on the sizes of its inputs")
             size = _shape(first)[dim]
             free.append(_Free(dim, size, BATCH + 2 if dim == 0 else 2 * size, twin))
     with module.graph.inserting_before(calls[0]):
