@@ -5,7 +5,7 @@
 Needs torchvision and timm (extra `vision`), each made for the torch that is installed. Weights are the makers' random ones, with biases,
 affine terms and running statistics drawn away from their trivial values; nothing is downloaded. Half of the channels of every coupled
 group are masked by magnitude (at least one stays), in double precision; compared are the masked network and the compacted one on a batch
-of three, relative to the largest output. --rows keeps a row a network as it is done; --out makes a page of them.
+of three, relative to the largest output; the spread says how far these three samples' outputs lie apart on the same scale. --rows keeps a row a network as it is done; --out makes a page of them.
 """
 
 from __future__ import annotations
@@ -82,12 +82,15 @@ def row(library: str, name: str, side: int) -> Row:
         small, report = ps.compact(model, masks, example_inputs=x)
         seconds = time.perf_counter() - pruned
         error = difference(small, model, (other,))
+        with torch.no_grad():
+            given = next(t for t in torch.utils._pytree.tree_leaves(model(other)) if t.ndim)
+        spread = float((given - given[:1]).abs().max() / given.abs().max())
     except Exception as failed:
         said = " ".join(f"{type(failed).__name__}: {failed}".split())[:300]
         return {"library": library, "name": name, "failed": said, "seconds": time.perf_counter() - began}
     gone = (report.before - report.after) / masked
-    return {"library": library, "name": name, "before": report.before, "after": report.after, "error": error, "how": report.how} | {
-        "gone": gone, "prune_seconds": pruned - began, "seconds": seconds,
+    return {"library": library, "name": name, "before": report.before, "after": report.after, "error": error, "spread": spread} | {
+        "how": report.how, "gone": gone, "prune_seconds": pruned - began, "seconds": seconds,
     }  # fmt: skip
 
 
@@ -97,6 +100,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--rows", type=Path, help="a row a line as JSON: networks that are there already are not done again")
     parser.add_argument("--out", type=Path, help="a Markdown page")
+    parser.add_argument("--note", default="", help="a sentence for the page, such as the machine")
     options = parser.parse_args()
     found = [json.loads(line) for line in options.rows.read_text().splitlines()] if options.rows and options.rows.exists() else []
     done = {(r["library"], r["name"]) for r in found}
@@ -110,10 +114,10 @@ def main() -> None:
                 with options.rows.open("a") as lines:
                     lines.write(json.dumps(made) + "\n")
     if options.out:
-        options.out.write_text(page(found), encoding="utf-8")
+        options.out.write_text(page(found, options.note), encoding="utf-8")
 
 
-def page(rows: list[Row]) -> str:
+def page(rows: list[Row], note: str) -> str:
     """The page, in the order of the lists above."""
     order = [(library, name) for library, names in LIBRARIES.items() for name in names]
     rows = sorted(rows, key=lambda r: order.index((r["library"], r["name"])))
@@ -123,20 +127,21 @@ def page(rows: list[Row]) -> str:
     head = (
         "# Networks of torchvision and timm\n\nMade by `python benchmarks/compact_libraries.py`: half of the channels of every coupled "
         "group masked by magnitude,\nin double precision, then `ps.compact`. The error is the largest difference from the masked network "
-        "on another batch size, relative to its largest\noutput; no weights are downloaded.\n\n"
+        "on three other samples, relative to its largest\noutput; the spread is how far the outputs of these samples lie apart on the same scale (few digits tell networks apart "
+        "whose random weights make\nnearly the same of every sample). No weights are downloaded.\n\n"
         f"{len(good)} of {len(order)} networks: largest error {worst:.1e}; "
         f"{sum(r['gone'] >= 0.999 for r in good)} lose all that the masks cover; median {times[len(times) // 2]:.1f} s, longest "
-        f"{times[-1]:.0f} s, one thread each.{' Not done: ' + ', '.join(lost) + '.' if lost else ''}\n\n"
+        f"{times[-1]:.0f} s, one thread each.{' Not done: ' + ', '.join(lost) + '.' if lost else ''}{' ' + note if note else ''}\n\n"
     )
-    lines = ["| library | network | parameters | left | of the masked gone | error | how | s |"]
-    lines.append("| --- | --- | ---: | ---: | ---: | ---: | --- | ---: |")
+    lines = ["| library | network | parameters | left | of the masked gone | error | spread | how | s |"]
+    lines.append("| --- | --- | ---: | ---: | ---: | ---: | ---: | --- | ---: |")
     for r in rows:
         cells = [r["library"], r["name"]]
         if "failed" in r:
-            cells += ["", "", "", "", f"failed: {r['failed']}", ""]
+            cells += ["", "", "", "", "", f"failed: {r['failed']}", ""]
         else:
             share = f"{100 * r['gone']:.4g} %"
-            cells += [f"{r['before']:,}", f"{r['after']:,}", share, f"{r['error']:.0e}", r["how"], f"{r['seconds']:.1f}"]
+            cells += [f"{r['before']:,}", f"{r['after']:,}", share, f"{r['error']:.0e}", f"{r['spread']:.0e}", r["how"], f"{r['seconds']:.1f}"]
         lines.append(f"| {' | '.join(cells)} |")
     return head + "\n".join(lines) + "\n"
 
