@@ -5,7 +5,8 @@
 Needs torchvision and timm (extra `vision`), each made for the torch that is installed. Weights are the makers' random ones, with biases,
 affine terms and running statistics drawn away from their trivial values; nothing is downloaded. Half of the channels of every coupled
 group are masked by magnitude (at least one stays), in double precision; compared are the masked network and the compacted one on a batch
-of three, relative to the largest output; the spread says how far these three samples' outputs lie apart on the same scale. --rows keeps a row a network as it is done; --out makes a page of them.
+of three, relative to the largest output; the spread says how far these three samples' outputs lie apart on the same scale. --rows keeps
+a row a network as it is done; --out makes a page of them.
 """
 
 from __future__ import annotations
@@ -127,8 +128,9 @@ def page(rows: list[Row], note: str) -> str:
     head = (
         "# Networks of torchvision and timm\n\nMade by `python benchmarks/compact_libraries.py`: half of the channels of every coupled "
         "group masked by magnitude,\nin double precision, then `ps.compact`. The error is the largest difference from the masked network "
-        "on three other samples, relative to its largest\noutput; the spread is how far the outputs of these samples lie apart on the same scale (few digits tell networks apart "
-        "whose random weights make\nnearly the same of every sample). No weights are downloaded.\n\n"
+        "on three other samples, relative to its largest\noutput; the spread is how far the outputs of these samples lie apart on the same "
+        "scale (of networks whose random weights make nearly the\nsame of every sample, fewer digits are told). No weights are downloaded."
+        "\n\n"
         f"{len(good)} of {len(order)} networks: largest error {worst:.1e}; "
         f"{sum(r['gone'] >= 0.999 for r in good)} lose all that the masks cover; median {times[len(times) // 2]:.1f} s, longest "
         f"{times[-1]:.0f} s, one thread each.{' Not done: ' + ', '.join(lost) + '.' if lost else ''}{' ' + note if note else ''}\n\n"
@@ -141,7 +143,8 @@ def page(rows: list[Row], note: str) -> str:
             cells += ["", "", "", "", "", f"failed: {r['failed']}", ""]
         else:
             share = f"{100 * r['gone']:.4g} %"
-            cells += [f"{r['before']:,}", f"{r['after']:,}", share, f"{r['error']:.0e}", f"{r['spread']:.0e}", r["how"], f"{r['seconds']:.1f}"]
+            cells += [f"{r['before']:,}", f"{r['after']:,}", share, f"{r['error']:.0e}", f"{r['spread']:.0e}"]
+            cells += [r["how"], f"{r['seconds']:.1f}"]
         lines.append(f"| {' | '.join(cells)} |")
     return head + "\n".join(lines) + "\n"
 
