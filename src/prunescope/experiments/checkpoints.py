@@ -6,7 +6,7 @@ One file for the whole batch is one rename: a kill finds all its members at the 
 Where the batches of the next run are made up differently, each member takes what is its own out of the file.
 
 Written at the end of an epoch, before and after what is measured there; and at the end of a training, so that what follows (measuring,
-deployment, storing) never costs a training that is over.
+deployment, storing) never costs a training that is over. A worker that does not see the run folder keeps a copy in the run's storage.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import json
 import math
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,12 +30,13 @@ from torch import Tensor, nn
 
 from prunescope.config import value_hash
 from prunescope.experiments.recorder import Recorder
+from prunescope.experiments.storage import Storage
 from prunescope.experiments.trial import Training
 from prunescope.results.files import write_beside
 from prunescope.results.schema import Record
 from prunescope.training import State
 from prunescope.training.checkpoint import Snapshot, snapshot, weights_of
-from prunescope.types import ConfigError
+from prunescope.types import ConfigError, StoreError
 
 VERSION = 2
 FOLDER = "checkpoints"
@@ -105,12 +106,15 @@ class Member:
 class Checkpoints:
     """The checkpoint of one batch, written at the first end of an epoch after `seconds`, and what earlier ones hold of its members.
 
-    names   of each network's trial (or shared dense training), by the identity of the network
+    names     of each network's trial (or shared dense training), by the identity of the network
+    storage   where a copy is kept, and looked for at first; one that fails costs the copy, which a warning says, and not the training
     """
 
-    def __init__(self, folder: Path, names: Mapping[int, str], seconds: float = SECONDS) -> None:
-        self._names, self._seconds = dict(names), seconds
-        self.file = folder / FOLDER / f"{value_hash(sorted(self._names.values()))}.safetensors"
+    def __init__(self, folder: Path, names: Mapping[int, str], seconds: float = SECONDS, storage: Storage | None = None) -> None:
+        self._names, self._seconds, self._folder, self._storage = dict(names), seconds, folder, storage
+        self._name = f"{FOLDER}/{value_hash(sorted(self._names.values()))}.safetensors"
+        self.file = folder / self._name
+        self._kept(lambda there: there.bring(folder, self._name))
         found = read(folder, list(self._names.values()))
         self._members = {name: found.get(name, Member()) for name in self._names.values()}
         self._last = time.monotonic()
@@ -189,12 +193,22 @@ class Checkpoints:
             member.tidy()
         tensors, about = _packed(self._members)
         write_beside(self.file, lambda p: _save(tensors, about, p))
+        self._kept(lambda there: there.keep(self._folder, self._name))
         self._last = time.monotonic()
+
+    def _kept(self, call: Callable[[Storage], object]) -> None:
+        """`call` of the storage, if there is one."""
+        if self._storage is not None:
+            try:
+                call(self._storage)
+            except StoreError as error:
+                warnings.warn(f"the copy of a checkpoint: {error}", stacklevel=3)
 
     def done(self) -> None:
         """The batch is stored: its checkpoint is of no more use."""
         with contextlib.suppress(OSError):
             self.file.unlink(missing_ok=True)
+        self._kept(lambda there: there.drop(self._name))
 
     def _member(self, model: nn.Module) -> Member:
         return self._members[self._names[id(model)]]

@@ -27,6 +27,7 @@ from typing import Any, TypeVar
 
 from prunescope import extras
 from prunescope.config import ResourcesConfig
+from prunescope.experiments import checkpoints
 from prunescope.experiments.engines import Watcher, WorkerDiedError, cores
 from prunescope.experiments.storage import Storage, contents, unpacked
 from prunescope.experiments.tasks import Batch, Task
@@ -190,16 +191,29 @@ class Cluster:
         return found
 
     def fetch(self, tasks: Sequence[Task]) -> int:
-        """Bring what the storage has of `tasks` into the run folder, where it is not there yet; how many folders came."""
+        """Bring what the storage has of `tasks` into the run folder, where it is not there yet; how many folders came.
+
+        Checkpoints come too: they say who trained together when a run was killed, and will again.
+        """
         if self._storage is None or not tasks:
             return 0
         storage, folder = Storage(self._storage), tasks[0].folder
+        for name in storage.names(checkpoints.FOLDER):
+            if name.endswith(".safetensors") and not (folder / name).exists():
+                storage.bring(folder, name)
         trials, dense = storage.names("trials"), storage.names("dense")
         missing = [t for t in tasks if f"trials/{t.trial.hash}" in trials and not TrialFolder(folder / "trials" / t.trial.hash).finished()]
         came = storage.fetch_all(folder, [f"trials/{t.trial.hash}" for t in missing])
         caches = {t.cache for t in tasks if t.cache is not None and not TrialFolder(folder / "trials" / t.trial.hash).finished()}
         wanted = [f"dense/{c.name}" for c in caches if c is not None and not (c / "records.parquet").exists()]
         return came + storage.fetch_all(folder, [name for name in wanted if name in dense])
+
+    def forget(self) -> None:
+        """Remove the checkpoints in the storage: a training that is done anew must not go on from one."""
+        if self._storage is not None:
+            storage = Storage(self._storage)
+            for name in storage.names(checkpoints.FOLDER):
+                storage.drop(name)
 
     def close(self) -> None:
         """Take back what was put into run folders."""

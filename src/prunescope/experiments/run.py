@@ -14,7 +14,7 @@ import torch
 
 from prunescope.experiments import checkpoints, engines
 from prunescope.experiments.checkpoints import SECONDS
-from prunescope.experiments.cluster import address_of, joined
+from prunescope.experiments.cluster import Cluster, address_of, joined
 from prunescope.experiments.memory import fit, limit_of, needs_of
 from prunescope.experiments.passes import carry_out
 from prunescope.experiments.planning import Plan, check, describe, in_shard, plan, reproduce
@@ -82,6 +82,8 @@ def run(
         stack = within([t for t in tasks if fresh or not trial_done(t)], working, limit, stack, quiet=quiet)
         if fresh:  # not before all that may be refused was asked
             _forget(folder, planned)
+            if isinstance(working, Cluster):
+                working.forget()
         about = describe(planned, [*notes, *check_folder(folder)], planned.command or reproduce(source, overrides, folder, planned))
         with _clocked(folder, about, 0.0 if fresh else _spent(folder)):
             carry_out(tasks, working, stack=stack, quiet=quiet, lease=lease)

@@ -2,10 +2,12 @@
 
     <url>/<experiment>/trials/<hash>/...     trial.json last: a trial without it was not finished
                        dense/<hash>/...      records.parquet last
+                       checkpoints/...       where trainings under way stand, of workers that do not see the run folder
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import time
@@ -45,7 +47,7 @@ class Storage:
             raise ConfigError(f"--storage {url}: cannot be used: {_short(error)}") from error
 
     def names(self, kind: str) -> set[str]:
-        """What there is of a kind ("trials" or "dense"), in one listing: "trials/<hash>", ..."""
+        """What there is of a kind ("trials", "dense" or "checkpoints"), in one listing: "trials/<hash>", ..."""
 
         def listed() -> list[str]:
             self._system.invalidate_cache()
@@ -81,6 +83,41 @@ class Storage:
             return False
         placed(folder, ((f"{name}/{file}", functools.partial(self._read, f"{name}/{file}")) for file in inside))
         return True
+
+    def keep(self, folder: Path, name: str) -> None:
+        """Copy the file `folder / name` there over what was there: under another name first, as a write can be cut short."""
+        place = f"{self._root}/{name}"
+
+        def copied() -> None:
+            self._system.makedirs(place.rpartition("/")[0], exist_ok=True)
+            self._system.pipe_file(f"{place}.part", (folder / name).read_bytes())
+            self._system.mv(f"{place}.part", place)
+
+        self._tried(copied, "write", place)
+
+    def bring(self, folder: Path, name: str) -> bool:
+        """The file `name` into `folder`; False where there is none."""
+
+        def content() -> bytes | None:
+            self._system.invalidate_cache()
+            try:
+                return bytes(self._system.cat_file(f"{self._root}/{name}"))
+            except FileNotFoundError:
+                return None
+
+        if (found := self._tried(content, "read", name)) is None:
+            return False
+        write_beside(folder / name, functools.partial(Path.write_bytes, data=found))
+        return True
+
+    def drop(self, name: str) -> None:
+        """Remove the file `name`, if it is there."""
+
+        def gone() -> None:
+            with contextlib.suppress(FileNotFoundError):
+                self._system.rm_file(f"{self._root}/{name}")
+
+        self._tried(gone, "remove", name)
 
     def fetch_all(self, folder: Path, names: Iterable[str]) -> int:
         """`fetch` each of `names`, several at a time; how many came."""

@@ -17,6 +17,7 @@ from prunescope.experiments.broadcast import Broadcast
 from prunescope.experiments.checkpoints import SECONDS, Checkpoints
 from prunescope.experiments.execution import apart
 from prunescope.experiments.levels import levels
+from prunescope.experiments.storage import Storage
 from prunescope.experiments.sweep import Trial
 from prunescope.experiments.tickets import round_place, rounds
 from prunescope.experiments.together import together
@@ -40,6 +41,7 @@ class Task:
     data_dir: Path | None
     device: str
     checkpoint: float = SECONDS  # seconds between checkpoints inside a training
+    storage: str | None = None  # the URL where copies of checkpoints are kept, of a worker in a folder of its own
 
     @property
     def cache(self) -> Path | None:
@@ -182,7 +184,8 @@ def _broadcast(batch: Batch, works: Sequence[Execution], name: Callable[[Trial],
 
 def _checkpoints(batch: Batch, works: Sequence[Execution], names: Sequence[str]) -> Checkpoints:
     first = batch.tasks[0]
-    found = Checkpoints(first.folder, {id(w.model): n for w, n in zip(works, names, strict=True)}, first.checkpoint)
+    storage = None if first.storage is None else Storage(first.storage)
+    found = Checkpoints(first.folder, {id(w.model): n for w, n in zip(works, names, strict=True)}, first.checkpoint, storage)
     found.begin()
     return found
 

@@ -142,7 +142,7 @@ def _away(function: Callable[[Batch], Any], batch: Batch, errand: Errand, scratc
     for reference in (errand.parcels or {}).values():
         parcels |= get(reference)
     unpacked(scratch, parcels)
-    moved = replace(batch, tasks=tuple(replace(t, folder=scratch) for t in batch.tasks))
+    moved = replace(batch, tasks=tuple(replace(t, folder=scratch, storage=errand.storage) for t in batch.tasks))
     result = function(moved)
     names = [*_trainings(moved, parcels), *(_trials(moved) if _of_trials(function) else [])]
     if errand.storage is None:
