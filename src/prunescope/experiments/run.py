@@ -81,9 +81,7 @@ def run(
     with tracking, chosen as working:
         stack = within([t for t in tasks if fresh or not trial_done(t)], working, limit, stack, quiet=quiet)
         if fresh:  # not before all that may be refused was asked
-            _forget(folder, planned)
-            if isinstance(working, Cluster):
-                working.forget()
+            _forget(folder, planned, working)
         about = describe(planned, [*notes, *check_folder(folder)], planned.command or reproduce(source, overrides, folder, planned))
         with _clocked(folder, about, 0.0 if fresh else _spent(folder)):
             carry_out(tasks, working, stack=stack, quiet=quiet, lease=lease)
@@ -145,17 +143,18 @@ def _spent(folder: Path) -> float:
     return 0.0
 
 
-def _forget(folder: Path, planned: Plan) -> None:
-    if not (folder / "experiment.json").exists():
-        return
-    read_json(folder / "experiment.json")  # refuses to touch a folder that is not a run
-    refuse_others(folder)
-    chains = [rounds_name(t) for t in planned.trials if t.config.prune.when == "rewind"]
-    checkpoints.forget(folder, [*chains, *(name for t in planned.trials for name in (trial_name(t), dense_name(t)))])
-    for trial in planned.trials:
-        shutil.rmtree(folder / "trials" / trial.hash, ignore_errors=True)
-        if trial.dense_hash:
-            shutil.rmtree(folder / "dense" / trial.dense_hash, ignore_errors=True)
+def _forget(folder: Path, planned: Plan, working: engines.Engine) -> None:
+    if (folder / "experiment.json").exists():
+        read_json(folder / "experiment.json")  # refuses to touch a folder that is not a run
+        refuse_others(folder)
+        chains = [rounds_name(t) for t in planned.trials if t.config.prune.when == "rewind"]
+        checkpoints.forget(folder, [*chains, *(name for t in planned.trials for name in (trial_name(t), dense_name(t)))])
+        for trial in planned.trials:
+            shutil.rmtree(folder / "trials" / trial.hash, ignore_errors=True)
+            if trial.dense_hash:
+                shutil.rmtree(folder / "dense" / trial.dense_hash, ignore_errors=True)
+    if isinstance(working, Cluster):
+        working.forget()
 
 
 @contextlib.contextmanager
