@@ -1,5 +1,9 @@
 """A storage that all machines reach: what travels by it, what is whole there, and what happens when it fails."""
 
+import contextlib
+import os
+import secrets
+
 import pandas as pd
 import pytest
 from clustered import SMALL, batch, ordered
@@ -15,12 +19,20 @@ from prunescope.results.store import read_records
 from prunescope.types import ConfigError, MissingExtraError, StoreError
 
 
-@pytest.fixture(params=["file", "memory"])
+@pytest.fixture(params=["file", "memory", "own"])
 def url(request, tmp_path):
-    """A folder, and a store of objects, which has no folders and no renames."""
-    yield f"file://{tmp_path}/there" if request.param == "file" else "memory://there"
-    if request.param == "memory":
-        Storage("memory://there")._system.rm("/there", recursive=True)
+    """A folder; a store of objects, which has no folders and no renames; and one of your own, such as PRUNESCOPE_STORAGE=s3://bucket/tests."""
+    if request.param == "file":
+        yield f"file://{tmp_path}/there"
+        return
+    root = "memory://there" if request.param == "memory" else os.environ.get("PRUNESCOPE_STORAGE")
+    if root is None:
+        pytest.skip("PRUNESCOPE_STORAGE names no storage")
+    found = f"{root}/{secrets.token_hex(8)}"
+    yield found
+    storage = Storage(found)
+    with contextlib.suppress(FileNotFoundError):  # an empty one is not there
+        storage._system.rm(storage._root, recursive=True)
 
 
 @pytest.fixture(scope="module")
