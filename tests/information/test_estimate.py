@@ -14,7 +14,9 @@ X = np.random.default_rng(0).normal(size=(400, 2))
 Y = (X[:, 0] > 0).astype(int)
 
 
-@pytest.mark.parametrize("kind", [np.asarray, torch.as_tensor, list, lambda a: pd.DataFrame(a), lambda a: a.tolist()])
+@pytest.mark.parametrize(
+    "kind", [np.asarray, torch.as_tensor, list, lambda a: pd.DataFrame(a), lambda a: a.tolist(), lambda a: a.astype(">f8")]
+)
 def test_containers_do_not_matter(kind):
     assert mutual_information(kind(X), Y, "binning", bins=4).value == mutual_information(X, Y, "binning", bins=4).value
 

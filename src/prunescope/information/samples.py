@@ -96,6 +96,7 @@ def _tensor(value: Any, name: str) -> tuple[Tensor, Kind]:
             value = value.astype(np.int64)
         if value.dtype == np.longdouble:
             value = value.astype(np.float64)
+        value = value.astype(value.dtype.newbyteorder("="), copy=False)  # files of other machines may hold their bytes the other way round
         value = torch.from_numpy(value if value.flags.writeable and value.flags.c_contiguous else value.copy())
     if value.is_complex():
         raise EstimateError(f"{name}: expected real numbers, got {value.dtype}; pass real and imaginary parts as two columns")
