@@ -191,3 +191,12 @@ def test_a_training_from_an_epoch_on_is_the_rest_of_the_whole(schedule):
     assert state.epoch == 6
     assert rates == pytest.approx(first[3:])
     assert torch.equal(weights(rest), weights(whole))
+
+
+def test_an_optimiser_of_ones_own_that_cannot_be_made_is_one_sentence(tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text("def broken(parameters, settings):\n    return {}['momentum']\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    config = {"data": {"name": "digits", "flatten": True}, "model": {"name": "mlp"}, "training": {"optimizer": "mine:broken"}}
+    with pytest.raises(ConfigError, match="optimizer 'mine:broken' raised KeyError: 'momentum': mend the function"):
+        ps.run(config, out=tmp_path / "run", engine="serial")
+    assert not (tmp_path / "run").exists()

@@ -11,7 +11,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler, M
 
 from prunescope.config import TrainingConfig
 from prunescope.registry import optimizers
-from prunescope.types import ConfigError
+from prunescope.types import ConfigError, PrunescopeError
 
 Parameters = Iterable[nn.Parameter]
 
@@ -43,7 +43,13 @@ def build(model: nn.Module, settings: TrainingConfig) -> torch.optim.Optimizer:
     entry = optimizers.get(settings.optimizer)
     if settings.momentum and not entry.traits.get("momentum", entry.traits.get("own")):
         raise ConfigError(f"training.momentum = {settings.momentum} has no effect with {settings.optimizer}: use sgd or leave it out")
-    found = entry.function([p for p in model.parameters() if p.requires_grad], settings)
+    try:
+        found = entry.function([p for p in model.parameters() if p.requires_grad], settings)
+    except PrunescopeError:
+        raise
+    except Exception as error:  # the user's code may raise anything
+        said = f"{type(error).__name__}: {error}"
+        raise ConfigError(f"optimizer {settings.optimizer!r} raised {said}: mend the function or its settings") from error
     if not isinstance(found, torch.optim.Optimizer):
         raise ConfigError(f"optimizer {settings.optimizer!r} gave a {type(found).__name__}: expected a torch.optim.Optimizer")
     return found
