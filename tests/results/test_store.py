@@ -122,3 +122,21 @@ def test_every_store_error_is_ours(folder):
     (folder / "experiment.json").unlink()
     with pytest.raises(PrunescopeError):
         results.load(folder)
+
+
+def test_a_file_that_another_run_sweeps_up_while_it_is_written_is_written_again(tmp_path):
+    """A run that starts finds itself alone and removes what looks like a killed one's; another has just begun, and is no runner yet."""
+    tries = []
+
+    def write(temporary, swept):
+        tries.append(temporary)
+        temporary.write_text("whole")
+        if len(tries) <= swept:
+            files.sweep(tmp_path, ("experiment.json",))
+
+    files.write_beside(tmp_path / "experiment.json", lambda p: write(p, swept=2))
+    assert len(tries) == 3
+    assert (tmp_path / "experiment.json").read_text() == "whole"
+    with pytest.raises(StoreError, match="could not be written"):
+        files.write_beside(tmp_path / "experiment.json", lambda p: write(p, swept=1000))
+    assert [p.name for p in tmp_path.iterdir()] == ["experiment.json"]

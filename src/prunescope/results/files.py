@@ -16,32 +16,44 @@ import duckdb
 from prunescope import limits
 from prunescope.types import StoreError
 
+SWEPT = 5  # times that a temporary file may be swept up by other runs
+
 
 def write_beside(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` make a temporary file next to `path`, then rename it into place; nothing is left behind when it fails.
 
-    Raises StoreError with the reason (no space, no permission, ...).
+    Raises StoreError with the reason (no space, no permission, ...). Where the temporary file is gone before it could be renamed, another
+    run has swept up after a killed one and met ours: `write` is called again.
     """
+    for _ in range(SWEPT):
+        temporary = _temporary(path)
+        try:
+            write(temporary)
+            temporary.chmod(0o644)
+            with temporary.open("rb") as written:
+                os.fsync(written.fileno())
+            temporary.replace(path)
+            return
+        except (OSError, duckdb.Error) as error:
+            failed = error
+            if not isinstance(error, FileNotFoundError) or temporary.exists() or not path.parent.is_dir():
+                break
+        finally:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+    reason = failed.strerror if isinstance(failed, OSError) and failed.strerror else str(failed).splitlines()[0]
+    kept = "finished trials are kept, and the same command goes on from them"
+    raise StoreError(f"{path}: could not be written ({reason}); {kept}") from failed
+
+
+def _temporary(path: Path) -> Path:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
         os.close(handle)
     except OSError as error:
         raise StoreError(f"{path}: cannot be written: {error.strerror or error}; give another folder with --out") from error
-    temporary = Path(name)
-    try:
-        write(temporary)
-        temporary.chmod(0o644)
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
-        temporary.replace(path)
-    except (OSError, duckdb.Error) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error).splitlines()[0]
-        kept = "finished trials are kept, and the same command goes on from them"
-        raise StoreError(f"{path}: could not be written ({reason}); {kept}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+    return Path(name)
 
 
 def sweep(folder: Path, names: Sequence[str] | None = None, *, deep: bool = False) -> None:
