@@ -26,11 +26,6 @@ from prunescope.types import ConfigError, DataError, MissingExtraError, StoreErr
 QUIET = SimpleNamespace(started=lambda label: None, ended=lambda label: None)
 
 
-@pytest.fixture(scope="module")
-def serial(tmp_path_factory):
-    return ps.run(SMALL, out=tmp_path_factory.mktemp("serial") / "small", engine="serial", stack="off")
-
-
 # ---- without a cluster: what a worker does
 
 

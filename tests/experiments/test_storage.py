@@ -35,11 +35,6 @@ def url(request, tmp_path):
         storage._system.rm(storage._root, recursive=True)
 
 
-@pytest.fixture(scope="module")
-def serial(tmp_path_factory):
-    return ps.run(SMALL, out=tmp_path_factory.mktemp("serial") / "small", engine="serial", stack="off")
-
-
 def test_storage_brings_finished_trials_alone(serial, tmp_path, url):
     storage = Storage(url)
     assert storage.names("trials") == set()

@@ -12,7 +12,7 @@ from torch import nn
 
 import prunescope as ps
 from prunescope.experiments.checkpoints import Checkpoints
-from prunescope.registry import criteria, estimators
+from prunescope.registry import criteria
 from zoo import ZOO, difference
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "contracts"))
@@ -116,7 +116,7 @@ def test_estimators_say_on_the_gpu_what_they_say_on_the_processor(name):
     there, here = contracts.value(name, x, y), contracts.value(name, x.to(DEVICE), y.to(DEVICE))
     assert here.value == pytest.approx(there.value, abs=0.08 if name in contracts.TRAINED else 1e-8)
     assert here.flags == there.flags
-    if "intervals" not in estimators.get(name).traits and name not in contracts.TRAINED:
+    if name not in contracts.TRAINED:
         both = [contracts.value(name, a, b, uncertainty="auto") for a, b in ((x, y), (x.to(DEVICE), y.to(DEVICE)))]
         assert both[0].flags == both[1].flags
 
@@ -190,5 +190,6 @@ def test_two_of_four_runs_where_the_kernels_are():
 def test_export_from_the_gpu(tmp_path):
     pytest.importorskip("onnxruntime")
     model = network().to(DEVICE).eval()
-    written = ps.export_model(model, tmp_path / "model.onnx", example_inputs=torch.randn(2, 512, device=DEVICE))
-    assert written
+    # raises where the file computes something else
+    ps.export_model(model, tmp_path / "model.onnx", example_inputs=torch.randn(2, 512, device=DEVICE))
+    assert (tmp_path / "model.onnx").stat().st_size > 4 * 512 * 1024

@@ -22,10 +22,13 @@ LEAST = 0.95  # of what the masks make removable; with channels masked as a whol
 LONG = ("hf_t5",)  # many seconds: in the full run alone
 SINGLE = ("hf_llama", "hf_t5")  # whose norms compute in single precision whatever they are given: the masked network is no closer to itself
 NOISY = ("llama",)  # at 90 % the masked network is 2e-5 from itself in double precision: what is left has to be as near to either of them
-# (network, extent): exact as all are, but less goes, since what makes a unit is masked and not what is left of it in packed projections,
-# embeddings or cells
-HALVES = {(name, extent) for name in ("einsumattention", "cells", "textbag", "translator") for extent in ("units", "weights")}
-HALVES |= {(name, "units") for name in ("attention", "encoderdecoder", "pooledattention")}
+# (network, extent) -> the share that goes at least: exact as all are, but what makes a unit is masked and not what is left of it in packed
+# projections, embeddings or cells
+HALVES = {
+    ("attention", "units"): 0.88, ("encoderdecoder", "units"): 0.88, ("pooledattention", "units"): 0.92, ("einsumattention", "units"): 0.24,
+    ("einsumattention", "weights"): 0.29, ("textbag", "units"): 0.42, ("textbag", "weights"): 0.47,
+    ("cells", "units"): 0.0, ("translator", "units"): 0.0,  # nothing: they are here for their outputs
+}  # fmt: skip
 TIGHT = {("projectedlstm", 0.9): 0.93}  # torch's LSTM has to have more hidden units than projected ones, and one is left
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -84,5 +87,5 @@ def test_compacted_networks_compute_what_the_masked_ones_do(name, fraction, crit
     tolerance = TOLERANCE[torch.float32 if name in SINGLE else dtype]
     assert max(errors) <= tolerance, f"relative errors {errors} at batch 1, 7 and the second size; {report}"
     count, left = (sum(p.numel() for p in m.parameters()) for m in (model, small))
-    least = 0.0 if (name, extent) in HALVES else TIGHT.get((name, fraction), LEAST)
+    least = HALVES.get((name, extent), TIGHT.get((name, fraction), LEAST))
     assert count - left >= least * bound, f"{count - left} of {bound} removable parameters went; {report}"
